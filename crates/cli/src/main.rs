@@ -1,0 +1,2 @@
+//! The binary `graft`.
+fn main() {}

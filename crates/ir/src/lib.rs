@@ -1,0 +1,32 @@
+//! What a graph is and what it means: values and nodes, symbolic shapes, the op table, ONNX text, the verifier and
+//! the reference interpreter. Does no I/O and holds no `unsafe`.
+#![forbid(unsafe_code)]
+
+mod array;
+mod attr;
+mod build;
+mod dim;
+mod dtype;
+pub mod error;
+pub mod eval;
+mod graph;
+pub mod infer;
+pub mod library;
+pub mod ops;
+pub mod random;
+mod tensor;
+mod text;
+mod vjp;
+
+pub use array::{Array, Data, Precision};
+pub use attr::{Attr, Attrs, Function};
+pub use build::Builder;
+pub use dim::{Dim, product};
+pub use dtype::DType;
+pub use error::{Code, Error, Kind, Result};
+pub use eval::Eval;
+pub use graph::{Graph, Meta, Node, Type, Value, ValueData};
+pub use infer::{Fact, Infer};
+pub use ops::OpDef;
+pub use tensor::{Tensor, count};
+pub use vjp::{Backward, Vjp};

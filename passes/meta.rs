@@ -1,0 +1,16 @@
+//! Keys of the notes (ONNX `metadata_props`) that mark what was grafted; detection goes by these, never by names.
+
+/// On nodes and params: the adapter method.
+pub const METHOD: &str = "graft.method";
+/// On nodes and params: the module path of the linear that is adapted; on the head's: `head`.
+pub const TARGET: &str = "graft.target";
+/// On nodes and params: the part that it plays in the method, such as `a`, `b`, `scale`, `up`.
+pub const ROLE: &str = "graft.role";
+/// On nodes and params: the version of this scheme.
+pub const VERSION: &str = "graft.version";
+/// On params: present where the param is trained.
+pub const TRAINABLE: &str = "graft.trainable";
+/// On the model: JSON list of `[input, output]` pairs, the state of a training graph.
+pub const STATE: &str = "graft.state";
+/// On the model: JSON object from role to name, for every input and output that is not the model's own.
+pub const IO: &str = "graft.io";
