@@ -5,6 +5,9 @@ use crate::{Array, Code, Error, Eval, Fact, Infer, Node, Result, Vjp};
 
 mod elementwise;
 
+/// Runs an op: its results from its operands.
+pub type EvalRule = fn(&Eval<'_>) -> Result<Vec<Array>>;
+
 /// An op: its name and its meaning from one opset version on.
 pub struct OpDef {
     /// Domain-qualified name.
@@ -14,7 +17,7 @@ pub struct OpDef {
     /// Types of the results from those of the operands, one fact for each result.
     pub infer: fn(&Infer<'_>) -> Result<Vec<Fact>>,
     /// Runs it; `None` if it can only be carried along.
-    pub eval: Option<fn(&Eval<'_>) -> Result<Vec<Array>>>,
+    pub eval: Option<EvalRule>,
     /// Differentiates it.
     pub vjp: Vjp,
     /// The formula, in one line.

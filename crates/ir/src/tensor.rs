@@ -118,7 +118,7 @@ impl Tensor {
             DType::Int32 => read!(i32),
             DType::Uint64 => read!(u64),
             DType::Int64 => read!(i64),
-            DType::Uint4 => self.nibbles(|n| i64::from(n)),
+            DType::Uint4 => self.nibbles(i64::from),
             DType::Int4 => self.nibbles(|n| i64::from((n << 4) as i8 >> 4)),
             _ => return None,
         })
