@@ -14,6 +14,7 @@ pub mod infer;
 pub mod library;
 pub mod ops;
 pub mod random;
+mod spell;
 mod tensor;
 mod text;
 mod vjp;
