@@ -1,10 +1,13 @@
 //! Passes: each takes a graph and returns a new one. `ALL` lists them.
 #![forbid(unsafe_code)]
 
+pub mod diff;
 pub mod meta;
 mod options;
+pub mod pipeline;
 
 pub use options::Options;
+pub use pipeline::{Stage, Step};
 
 use graft_ir::{Graph, Node, Result, Tensor, Type};
 use std::collections::BTreeMap;
