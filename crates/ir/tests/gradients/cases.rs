@@ -1,0 +1,20 @@
+//! The table of cases: for each op how an example is drawn.
+use crate::{draw::Draw, example::Example};
+
+mod elementwise;
+
+/// One op with a way to draw a node of it.
+pub(crate) struct Case {
+    /// Op or function.
+    pub(crate) op: &'static str,
+    /// Draws a node at a point where it is differentiable.
+    pub(crate) make: fn(&mut Draw) -> Example,
+}
+
+/// Shorthand for a line of a table.
+const fn case(op: &'static str, make: fn(&mut Draw) -> Example) -> Case {
+    Case { op, make }
+}
+
+/// All cases, by family as in the op table.
+pub(crate) const FAMILIES: &[&[Case]] = &[elementwise::CASES];
