@@ -39,11 +39,7 @@ fn call_body(b: &mut Builder<'_>, node: &Node, dy: &[Option<Value>]) -> Result<V
 }
 
 /// Copies the body of the function that `node` calls and walks back over it.
-fn differentiate_body(
-    b: &mut Builder<'_>,
-    node: &Node,
-    dy: &[Option<Value>],
-) -> Result<Vec<Option<Value>>> {
+fn differentiate_body(b: &mut Builder<'_>, node: &Node, dy: &[Option<Value>]) -> Result<Vec<Option<Value>>> {
     let body = b.graph.functions[&node.op].clone().bind(node)?;
     let mut copies: HashMap<Value, Value> = HashMap::new();
     for (&inner, outer) in body.inputs.iter().zip(&node.inputs) {

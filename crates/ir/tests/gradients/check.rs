@@ -5,7 +5,8 @@ use crate::{
     example::{Example, Role},
 };
 use graft_ir::{
-    Array, Backward, Builder, Code, Error, Graph, Node, Precision, Result, Type, Value, Vjp, eval, library, ops,
+    Array, Backward, Builder, Code, Error, Graph, Node, Precision, Result, Type, Value, Vjp, eval, library,
+    ops,
 };
 use std::collections::HashMap;
 
@@ -146,12 +147,7 @@ impl Forward {
         Ok(loss)
     }
     /// The loss differentiated by each element of one feed: central differences of fourth order.
-    fn differences(
-        &self,
-        feeds: &[Array],
-        feed: usize,
-        cotangents: &[Option<Array>],
-    ) -> Result<Vec<f64>> {
+    fn differences(&self, feeds: &[Array], feed: usize, cotangents: &[Option<Array>]) -> Result<Vec<f64>> {
         let at = |i: usize, steps: f64| {
             let mut feeds = feeds.to_vec();
             let mut moved = feeds[feed].floats()?.to_vec();
@@ -159,9 +155,8 @@ impl Forward {
             feeds[feed] = Array::float(feeds[feed].dtype, feeds[feed].dims.clone(), moved);
             self.loss(&feeds, cotangents)
         };
-        let slope = |i| {
-            Ok((8.0 * (at(i, 1.0)? - at(i, -1.0)?) - (at(i, 2.0)? - at(i, -2.0)?)) / (12.0 * STEP))
-        };
+        let slope =
+            |i| Ok((8.0 * (at(i, 1.0)? - at(i, -1.0)?) - (at(i, 2.0)? - at(i, -2.0)?)) / (12.0 * STEP));
         (0..feeds[feed].len()).map(slope).collect()
     }
     /// The gradient of each operand as the rule has it; `None` where it says that there is none.
