@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod diff;
+pub mod inline;
 pub mod meta;
 mod options;
 pub mod pipeline;
@@ -24,7 +25,7 @@ pub struct Pass {
 }
 
 /// Every pass, alphabetically.
-pub const ALL: &[Pass] = &[];
+pub const ALL: &[Pass] = &[inline::PASS];
 
 /// What a pass may use besides the graph and its options.
 pub struct Context<'a> {

@@ -207,7 +207,8 @@ impl Graph {
         self.params.retain(|p| live.contains(p) || inputs.contains(p));
         self.sweep_functions();
     }
-    fn sweep_functions(&mut self) {
+    /// Removes `graft` functions that nothing calls.
+    pub fn sweep_functions(&mut self) {
         let mut called: HashSet<String> = HashSet::new();
         let mut pending: Vec<String> = self.nodes.iter().map(|n| n.op.clone()).collect();
         while let Some(op) = pending.pop() {
