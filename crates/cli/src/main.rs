@@ -1,2 +1,50 @@
-//! The binary `graft`.
-fn main() {}
+//! The binary `graft`: one file for each command; this one parses the command line and ends the process.
+#![forbid(unsafe_code)]
+
+mod command;
+mod feeds;
+mod model;
+mod ui;
+
+use clap::Parser;
+use graft_ir::{Code, Error};
+use std::process::ExitCode;
+use ui::{Color, Ui};
+
+/// Fine-tune the ONNX file you already have.
+#[derive(Parser)]
+#[command(name = "graft", version, about, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    /// Say only what goes wrong.
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Say more: what each pass did and did not do.
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    /// Whether to use colour.
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    color: Color,
+    #[command(subcommand)]
+    command: command::Command,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are results; everything else is a usage error, which clap words better than we could.
+        Err(e) => return ExitCode::from(if e.print().is_ok() { e.exit_code() as u8 } else { 1 }),
+    };
+    let mut ui = Ui::new(cli.quiet, cli.verbose, cli.color);
+    match cli.command.run(&mut ui) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            ui.error(&e);
+            ExitCode::from(e.code.kind as u8)
+        }
+    }
+}
+
+/// A usage error, for what clap cannot check.
+fn usage(message: impl Into<String>) -> Error {
+    Error::new(Code::USAGE, message)
+}

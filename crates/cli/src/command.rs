@@ -1,0 +1,39 @@
+//! The commands: `COMMANDS` lists them, one file each, with its arguments and its `run`.
+use crate::ui::Ui;
+use graft_ir::Result;
+
+/// Declares the modules, the subcommand enum that clap parses, and the dispatch.
+macro_rules! commands {
+    ($($module:ident $variant:ident;)*) => {
+        $(mod $module;)*
+
+        /// What to do.
+        #[derive(clap::Subcommand)]
+        pub(crate) enum Command {
+            $(#[allow(missing_docs, reason = "clap takes the text from the arguments' own documentation")]
+            $variant($module::Args),)*
+        }
+
+        impl Command {
+            /// Runs the command.
+            pub(crate) fn run(self, ui: &mut Ui) -> Result<()> {
+                match self {
+                    $(Command::$variant(args) => args.run(ui),)*
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    bench Bench;
+    inject Inject;
+    inspect Inspect;
+    merge Merge;
+    methods Methods;
+    opt Opt;
+    run Run;
+    targets Targets;
+    train Train;
+    verify Verify;
+}

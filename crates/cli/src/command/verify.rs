@@ -1,0 +1,102 @@
+//! `graft verify`: runs two models on the same inputs and compares every output.
+use crate::{
+    feeds::{self, Sizes},
+    model,
+    ui::{self, Ui},
+};
+use graft_exec::{Options, Session};
+use graft_ir::{Array, Code, Error, Graph, Result, Tensor, eval};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Run two models on the same inputs and compare every output
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The reference
+    a: PathBuf,
+    /// The model to judge
+    b: PathBuf,
+    /// Inputs (`.npz` or `.safetensors`); otherwise random ones
+    #[arg(long)]
+    inputs: Option<PathBuf>,
+    #[command(flatten)]
+    sizes: Sizes,
+    /// The largest max|a−b| / max|a| that passes, for every output
+    #[arg(long, default_value_t = 1e-4)]
+    tol: f64,
+    /// The seed of random inputs
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// How one output differs.
+pub(crate) struct Difference {
+    name: String,
+    max_abs: f64,
+    max_rel: f64,
+}
+
+impl Args {
+    pub(crate) fn run(self, ui: &mut Ui) -> Result<()> {
+        let a = model::load(&self.a, ui)?;
+        let b = model::load(&self.b, ui)?;
+        let feeds = match &self.inputs {
+            Some(path) => graft_adapter::tensors::read(path)?.into_iter().collect(),
+            None => feeds::random_feeds(&a.graph, &self.sizes.by_name()?, self.seed)?,
+        };
+        let differences = compare(&a.graph, &b.graph, &feeds)?;
+        report(&differences, self.tol, self.json, ui)
+    }
+}
+
+/// Runs both graphs on `feeds` and compares the outputs of `a` with those of the same name of `b`.
+pub(crate) fn compare(a: &Graph, b: &Graph, feeds: &[(String, Tensor)]) -> Result<Vec<Difference>> {
+    let [ours, theirs] = [run(a, feeds)?, run(b, feeds)?];
+    let mut differences = Vec::new();
+    for (name, x) in ours {
+        let missing = || Error::new(Code::GRAPH, format!("the second model has no output `{name}`"));
+        let y = &theirs.iter().find(|(n, _)| *n == name).ok_or_else(missing)?.1;
+        let (x, y) = (Array::from_tensor(&x)?, Array::from_tensor(y)?);
+        let shapes = || Error::new(Code::OVER_TOLERANCE, format!("output `{name}` is {:?} in one and {:?} in the other", x.dims, y.dims));
+        let (max_abs, scale) = eval::difference(&x, &y).ok_or_else(shapes)?;
+        let max_rel = if max_abs == 0.0 { 0.0 } else { max_abs / scale };
+        differences.push(Difference { name, max_abs, max_rel });
+    }
+    Ok(differences)
+}
+
+fn run(graph: &Graph, feeds: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>> {
+    let mut session = Session::new(graph, &[], &Options::default())?;
+    let wanted: Vec<(&str, &Tensor)> = feeds
+        .iter()
+        .filter(|(name, _)| graph.inputs.iter().any(|&v| graph.name(v) == name))
+        .map(|(name, tensor)| (name.as_str(), tensor))
+        .collect();
+    session.run(&wanted)
+}
+
+/// Prints the differences, and fails if one is over the tolerance.
+pub(crate) fn report(differences: &[Difference], tol: f64, as_json: bool, ui: &Ui) -> Result<()> {
+    // Written so that NaN is not within the tolerance.
+    let worst = differences.iter().filter(|d| !(d.max_rel <= tol)).max_by(|x, y| x.max_rel.total_cmp(&y.max_rel));
+    if as_json {
+        let finite = |x: f64| if x.is_finite() { json!(x) } else { json!(x.to_string()) };
+        let row = |d: &Difference| json!({"name": d.name, "max_abs": finite(d.max_abs), "max_rel": finite(d.max_rel)});
+        let rows: Vec<_> = differences.iter().map(row).collect();
+        ui.json(&json!({"schema": "graft.verify/1", "outputs": rows, "ok": worst.is_none()}))?;
+    } else {
+        let row = |d: &Difference| vec![d.name.clone(), format!("{:.3e}", d.max_abs), format!("{:.3e}", d.max_rel)];
+        let rows: Vec<_> = differences.iter().map(row).collect();
+        ui.out(&ui::table(&["output", "max_abs", "max_rel"], &rows))?;
+    }
+    match worst {
+        None => Ok(()),
+        Some(d) => {
+            let message = format!("output `{}` differs by {:.3e} of its largest value, over the tolerance of {tol:.0e}", d.name, d.max_rel);
+            Err(Error::new(Code::OVER_TOLERANCE, message))
+        }
+    }
+}
