@@ -1,0 +1,22 @@
+//! `graft methods`: the adapter methods.
+use crate::{
+    ui::{self, Ui},
+    usage,
+};
+use graft_ir::Result;
+use graft_passes::inject::METHODS;
+use serde_json::json;
+
+/// List the adapter methods
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Count parameters for a linear of this size
+    #[arg(long, default_value = "768x768", value_name = "INxOUT")]
+    size: String,
+    /// … and this rank
+    #[arg(long, default_value_t = 8)]
+    rank: usize,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
