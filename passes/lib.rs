@@ -6,9 +6,13 @@ pub mod inline;
 pub mod meta;
 mod options;
 pub mod pipeline;
+pub mod selector;
+pub mod target;
 
 pub use options::Options;
 pub use pipeline::{Stage, Step};
+pub use selector::Selector;
+pub use target::{Linear, targets};
 
 use graft_ir::{Graph, Node, Result, Tensor, Type};
 use std::collections::BTreeMap;

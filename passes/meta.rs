@@ -6,6 +6,12 @@ pub const METHOD: &str = "graft.method";
 pub const TARGET: &str = "graft.target";
 /// On nodes and params: the part that it plays in the method, such as `a`, `b`, `scale`, `up`.
 pub const ROLE: &str = "graft.role";
+/// The role of the adapted linear itself.
+pub const BASE: &str = "base";
+/// The role of the node that adds the adapted linear's bias, where that was an operand of the linear.
+pub const BIAS: &str = "bias";
+/// On the first param of an adapter: JSON object of the settings that made it.
+pub const CONFIG: &str = "graft.config";
 /// On nodes and params: the version of this scheme.
 pub const VERSION: &str = "graft.version";
 /// On params: present where the param is trained.

@@ -1,0 +1,211 @@
+//! Targets: every linear node of a graph, with its module path, its weight and whether it can take an adapter.
+mod constant;
+mod path;
+
+use crate::meta;
+use constant::Constant;
+use graft_ir::{Attr, DType, Graph, Node, Result, Value, infer::node_label};
+use std::collections::{BTreeMap, HashMap};
+
+/// A linear node: `y = x·w`, whose second operand is constant.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Linear {
+    /// The module path, such as `bert.encoder.layer.0.attention.self.query`; unique in the graph.
+    pub path: String,
+    /// The node's name, or that of its result.
+    pub node: String,
+    /// The node's op.
+    pub op: String,
+    /// How the weight is stored: `(in, out)`, `(out, in)`, `(out, in, 1, 1)`, `blocks` or `expression`.
+    pub layout: &'static str,
+    /// Columns of `x`.
+    pub d_in: usize,
+    /// Columns of `y`.
+    pub d_out: usize,
+    /// The initializer that holds the weight.
+    pub weight: String,
+    /// The weight's element type, as stored.
+    pub dtype: DType,
+    /// Why no adapter can be put on it; `None` if one can.
+    pub reason: Option<String>,
+    /// Whether its result, bias Add aside, is an output of the graph.
+    pub is_output: bool,
+    /// What stands between the initializer and the node, innermost first: `Transpose`, `Cast`, ….
+    pub steps: Vec<String>,
+    /// The index of the node in `graph.nodes`; `None` within a subgraph.
+    pub index: Option<usize>,
+}
+
+impl Linear {
+    /// Whether an adapter can be put on it.
+    pub fn is_eligible(&self) -> bool {
+        self.reason.is_none()
+    }
+}
+
+/// The ops that multiply by a weight, the position of the weight among their operands, and why no adapter can be put
+/// on them.
+const LINEAR_OPS: &[(&str, usize, Option<&str>)] = &[
+    ("Conv", 1, Some("adapters on convolutions are not supported")),
+    ("Gemm", 1, None),
+    ("MatMul", 1, None),
+    ("MatMulInteger", 1, Some("its weight is quantised (MatMulInteger)")),
+    ("QLinearMatMul", 3, Some("its weight is quantised (QLinearMatMul)")),
+    ("com.microsoft.FusedGemm", 1, Some("its activation is fused into it (FusedGemm)")),
+    ("com.microsoft.FusedMatMul", 1, Some("its transposes and scale are fused into it (FusedMatMul)")),
+    ("com.microsoft.MatMulBnb4", 1, Some("its weight is quantised (MatMulBnb4)")),
+    ("com.microsoft.MatMulIntegerToFloat", 1, Some("its weight is quantised (MatMulIntegerToFloat)")),
+    ("com.microsoft.MatMulNBits", 1, Some("its weight is quantised (MatMulNBits)")),
+    ("com.microsoft.DynamicQuantizeMatMul", 1, Some("its weight is quantised (DynamicQuantizeMatMul)")),
+];
+
+/// Every linear node of `graph` and its subgraphs, in the order of the nodes.
+///
+/// Nodes of adapters are left out; a node that carries an adapter is listed as not eligible.
+pub fn targets(graph: &Graph) -> Result<Vec<Linear>> {
+    let mut found = Vec::new();
+    collect(graph, &BTreeMap::new(), true, &mut found)?;
+    path::assign(&mut found);
+    Ok(found.into_iter().map(|(linear, _)| linear).collect())
+}
+
+/// Appends the linears of `graph`, each with the possible module paths; `outer` are constants that it may capture.
+fn collect(
+    graph: &Graph,
+    outer: &BTreeMap<String, Constant>,
+    is_top: bool,
+    found: &mut Vec<(Linear, path::Candidates)>,
+) -> Result<()> {
+    let constants = constant::constants(graph, outer)?;
+    let readers = readers(graph);
+    for (index, node) in graph.nodes.iter().enumerate() {
+        for attr in node.attrs.values() {
+            if let Attr::Graph(body) = attr {
+                let by_name = constants.iter().map(|(&v, c)| (graph.name(v).to_string(), c.clone()));
+                collect(body, &by_name.collect(), false, found)?;
+            }
+        }
+        let Some(mut linear) = linear(graph, node, &constants)? else { continue };
+        let bias = bias(graph, node, &readers, &constants);
+        linear.is_output = is_top && is_output(graph, node, bias.and_then(|(add, _)| add));
+        if is_top {
+            linear.index = Some(index);
+        } else {
+            linear.reason = Some("it lies in the body of an If, Loop or Scan".into());
+        }
+        let candidates = path::Candidates::new(node, &linear, bias.map(|(_, bias)| graph.name(bias)));
+        found.push((linear, candidates));
+    }
+    Ok(())
+}
+
+/// Which nodes read a value.
+fn readers(graph: &Graph) -> HashMap<Value, Vec<&Node>> {
+    let mut readers: HashMap<Value, Vec<&Node>> = HashMap::new();
+    for node in &graph.nodes {
+        node.reads().for_each(|v| readers.entry(v).or_default().push(node));
+    }
+    readers
+}
+
+/// The node as a linear, if it is one.
+fn linear(graph: &Graph, node: &Node, constants: &HashMap<Value, Constant>) -> Result<Option<Linear>> {
+    let Some(&(_, position, refusal)) = LINEAR_OPS.iter().find(|row| row.0 == node.op) else {
+        return Ok(None);
+    };
+    let is_adapter = node.meta.contains_key(meta::METHOD);
+    let is_base = node.meta.get(meta::ROLE).is_some_and(|role| role == meta::BASE);
+    let weight = node.input(position).and_then(|w| constants.get(&w));
+    let x_is_constant = node.input(0).is_some_and(|x| constants.contains_key(&x));
+    let Some(weight) = weight.filter(|_| !x_is_constant && (!is_adapter || is_base)) else { return Ok(None) };
+    let Some((layout, d_in, d_out)) = geometry(node, weight)? else { return Ok(None) };
+    let carried = is_base.then(|| node.meta.get(meta::METHOD)).flatten();
+    let reason = carried.map(|method| format!("it carries an adapter (`{method}`) already"));
+    let reason = reason.or_else(|| refusal.map(String::from));
+    Ok(Some(Linear {
+        path: String::new(),
+        node: node_label(graph, node).to_string(),
+        op: node.op.clone(),
+        layout,
+        d_in,
+        d_out,
+        weight: weight.name.clone(),
+        dtype: weight.dtype,
+        reason: match reason {
+            Some(reason) => Some(reason),
+            None => obstacle(graph, node, weight)?,
+        },
+        is_output: false,
+        steps: weight.steps.clone(),
+        index: None,
+    }))
+}
+
+/// How the weight is stored, and its sizes; `None` if the node is no linear (a convolution with a larger kernel).
+fn geometry(node: &Node, weight: &Constant) -> Result<Option<(&'static str, usize, usize)>> {
+    if let ("com.microsoft.MatMulNBits" | "com.microsoft.MatMulBnb4", Some(k), Some(n)) =
+        (node.op.as_str(), node.int("K")?, node.int("N")?)
+    {
+        return Ok(Some(("blocks", usize::try_from(k).unwrap_or(0), usize::try_from(n).unwrap_or(0))));
+    }
+    if node.op == "Conv" {
+        let [d_out, d_in, kernel @ ..] = &weight.dims[..] else { return Ok(None) };
+        let is_linear = kernel.iter().all(|&k| k == 1) && node.int("group")?.unwrap_or(1) == 1;
+        return Ok(is_linear.then_some(("(out, in, 1, 1)", *d_in, *d_out)));
+    }
+    let flipped = node.int("transB")?.unwrap_or(0) != 0;
+    let (d_in, d_out) = match &weight.dims[..] {
+        [.., rows, columns] if flipped => (*columns, *rows),
+        [.., rows, columns] => (*rows, *columns),
+        [rows] => (*rows, 1),
+        [] => (1, 1),
+    };
+    let layout = match (weight.keeps_places, flipped != weight.flipped) {
+        (false, _) => "expression",
+        (true, false) => "(in, out)",
+        (true, true) => "(out, in)",
+    };
+    Ok(Some((layout, d_in, d_out)))
+}
+
+/// Why no adapter can be put on a MatMul or Gemm.
+fn obstacle(graph: &Graph, node: &Node, weight: &Constant) -> Result<Option<String>> {
+    if weight.dims.len() != 2 {
+        return Ok(Some(format!("its weight has rank {}, expected 2", weight.dims.len())));
+    }
+    let dtype = node.input(1).and_then(|w| graph.dtype(w)).unwrap_or(weight.dtype);
+    if !dtype.is_float() {
+        return Ok(Some(format!("its weight is of type {dtype}")));
+    }
+    if node.op == "Gemm" && node.int("transA")?.unwrap_or(0) != 0 {
+        return Ok(Some("its first operand is transposed (transA)".into()));
+    }
+    if node.float("alpha")? == Some(0.0) {
+        return Ok(Some("its weight is multiplied by 0 (alpha)".into()));
+    }
+    let beta = node.float("beta")?.unwrap_or(1.0);
+    Ok((node.input(2).is_some() && beta != 1.0).then(|| format!("its bias is multiplied by {beta} (beta)")))
+}
+
+/// The bias of a linear, and the value after the Add of it where that is a node of its own.
+fn bias(
+    graph: &Graph,
+    node: &Node,
+    readers: &HashMap<Value, Vec<&Node>>,
+    constants: &HashMap<Value, Constant>,
+) -> Option<(Option<Value>, Value)> {
+    if let Some(bias) = node.input(2).filter(|_| node.op == "Gemm" || node.op == "Conv") {
+        return Some((None, bias));
+    }
+    let y = node.output(0)?;
+    let [add] = &readers.get(&y)?[..] else { return None };
+    let other = add.inputs.iter().flatten().copied().find(|&v| v != y)?;
+    let is_vector = |c: &Constant| c.dims.iter().filter(|&&d| d != 1).count() <= 1;
+    let is_bias = add.op == "Add" && constants.get(&other).is_some_and(is_vector);
+    (is_bias && !graph.outputs.contains(&y)).then_some((add.output(0), other))
+}
+
+/// Whether the result of a linear, or that of its bias Add, is an output of the graph.
+fn is_output(graph: &Graph, node: &Node, add: Option<Value>) -> bool {
+    [node.output(0), add].into_iter().flatten().any(|v| graph.outputs.contains(&v))
+}

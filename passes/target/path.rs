@@ -1,0 +1,111 @@
+//! Module paths: what the model's author called the module that a linear node came from.
+use super::Linear;
+use graft_ir::Node;
+use std::collections::{HashMap, HashSet};
+
+/// Where the dynamo exporter of PyTorch notes the module scopes of a node, as a Python list; the last entry is the
+/// traced node itself.
+const NAME_SCOPES: &str = "pkg.torch.onnx.name_scopes";
+
+/// The possible module paths of a linear, best first.
+pub(super) struct Candidates(Vec<String>);
+
+impl Candidates {
+    /// From the scopes in the node's name (`/a/b/MatMul`), the exporter's notes, the parameters' names (`a.b.weight`,
+    /// `a.b.bias`), and at last any name at all.
+    pub(super) fn new(node: &Node, linear: &Linear, bias: Option<&str>) -> Candidates {
+        let weight = Some(linear.weight.as_str());
+        let module = |name: Option<&str>, suffix: &str| Some(name?.strip_suffix(suffix)?.to_string());
+        let named = |name: &str| (!is_anonymous(name, &node.op)).then(|| name.to_string());
+        let sources = [
+            scope(&node.name),
+            node.meta.get(NAME_SCOPES).and_then(|list| last_module(list)),
+            module(weight, ".weight").filter(|m| !m.contains("::")),
+            module(bias, ".bias").filter(|m| !m.contains("::")),
+            named(&node.name),
+            named(&linear.weight),
+            Some(linear.node.replace('/', ".").trim_matches('.').to_string()),
+        ];
+        Candidates(sources.into_iter().flatten().filter(|path| !path.is_empty()).collect())
+    }
+}
+
+/// Gives each linear the best path that it shares with no other; a number tells apart those that share all of theirs.
+pub(super) fn assign(found: &mut [(Linear, Candidates)]) {
+    let mut shared: HashMap<String, usize> = HashMap::new();
+    for (_, Candidates(paths)) in found.iter() {
+        let distinct: HashSet<&String> = paths.iter().collect();
+        distinct.into_iter().for_each(|path| *shared.entry(path.clone()).or_default() += 1);
+    }
+    let mut taken = HashSet::new();
+    for (linear, Candidates(paths)) in found {
+        let own = paths.iter().find(|path| shared.get(*path) == Some(&1) && !taken.contains(*path));
+        let base = own.or(paths.first()).cloned().unwrap_or_else(|| "linear".into());
+        let mut numbered = (1..).map(|i| format!("{base}_{i}"));
+        let free = if taken.contains(&base) { numbered.find(|path| !taken.contains(path)) } else { None };
+        linear.path = free.unwrap_or(base);
+        taken.insert(linear.path.clone());
+    }
+}
+
+/// The scopes of a node's name: `/bert/encoder/layer.0/query/MatMul` → `bert.encoder.layer.0.query`.
+fn scope(name: &str) -> Option<String> {
+    let (scopes, _) = name.rsplit_once('/')?;
+    let scopes: Vec<&str> = scopes.split('/').filter(|s| !s.is_empty()).collect();
+    (!scopes.is_empty()).then(|| scopes.join("."))
+}
+
+/// The last module in a Python list of scopes: `['', 'bert', 'bert.pooler', 'linear_12']` → `bert.pooler`.
+fn last_module(list: &str) -> Option<String> {
+    let inner = list.trim().strip_prefix('[')?.strip_suffix(']')?;
+    let entries: Vec<&str> = inner.split(',').map(|e| e.trim().trim_matches(['\'', '"'])).collect();
+    let (_, modules) = entries.split_last()?;
+    modules.last().filter(|m| !m.is_empty()).map(|m| (*m).to_string())
+}
+
+/// Whether a name was made up by an exporter: `onnx::MatMul_356`, `val_95`, `node_MatMul_94`, `Gemm_1`, `12`, or none.
+fn is_anonymous(name: &str, op: &str) -> bool {
+    let leaf = name.rsplit('/').next().unwrap_or(name);
+    let bare = leaf.strip_prefix("node_").unwrap_or(leaf);
+    let stem = bare.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('_');
+    let op = op.rsplit('.').next().unwrap_or(op);
+    name.contains("::")
+        || stem.is_empty()
+        || stem == "val"
+        || stem.eq_ignore_ascii_case(op)
+        || bare.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_become_paths() {
+        assert_eq!(
+            scope("/bert/encoder/layer.0/query/MatMul").as_deref(),
+            Some("bert.encoder.layer.0.query")
+        );
+        assert_eq!(scope("bert/pooler/Gemm").as_deref(), Some("bert.pooler"));
+        assert_eq!(scope("/Gemm"), None);
+        assert_eq!(scope("node_MatMul_94"), None);
+    }
+
+    #[test]
+    fn the_traced_node_is_no_module() {
+        let list = "['', 'bert', 'bert.pooler', 'bert.pooler.dense', 'linear_12']";
+        assert_eq!(last_module(list).as_deref(), Some("bert.pooler.dense"));
+        assert_eq!(last_module("['', 'linear']"), None);
+        assert_eq!(last_module("nonsense"), None);
+    }
+
+    #[test]
+    fn names_of_exporters_are_anonymous() {
+        for name in ["onnx::MatMul_356", "val_95", "node_MatMul_94", "/MatMul_1", "MatMul", "12", ""] {
+            assert!(is_anonymous(name, "MatMul"), "{name}");
+        }
+        for name in ["w1", "fc", "m.decoder.weight_ih_l0", "node_linear"] {
+            assert!(!is_anonymous(name, "MatMul"), "{name}");
+        }
+    }
+}
