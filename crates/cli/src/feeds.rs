@@ -32,13 +32,22 @@ fn default_size(nth: usize) -> usize {
 ///
 /// Floats are uniform in (−1, 1). Integers that are used as indices into a weight stay below its size;
 /// other integers are 0 or 1; masks (inputs with `mask` in their name) are ones with a random tail of zeros.
-pub(crate) fn random_feeds(graph: &Graph, sizes: &BTreeMap<&str, usize>, seed: u64) -> Result<Vec<(String, Tensor)>> {
+pub(crate) fn random_feeds(
+    graph: &Graph,
+    sizes: &BTreeMap<&str, usize>,
+    seed: u64,
+) -> Result<Vec<(String, Tensor)>> {
     let mut bound: BTreeMap<String, usize> = sizes.iter().map(|(k, v)| (k.to_string(), *v)).collect();
     let fed: Vec<Value> = graph.inputs.iter().copied().filter(|&v| !graph.is_param(v)).collect();
     let mut feeds = Vec::new();
     for (i, &v) in fed.iter().enumerate() {
         let name = graph.name(v).to_string();
-        let unknown = || Error::new(Code::FEED, format!("the type of input `{name}` is not declared, so it needs --inputs"));
+        let unknown = || {
+            Error::new(
+                Code::FEED,
+                format!("the type of input `{name}` is not declared, so it needs --inputs"),
+            )
+        };
         let ty = graph[v].ty.as_ref().ok_or_else(unknown)?;
         let shape = ty.shape.as_ref().ok_or_else(unknown)?;
         let dims: Vec<usize> = shape.iter().map(|d| size_of_dim(d, &mut bound)).collect();
@@ -77,7 +86,9 @@ impl Draw<'_> {
             _ if dtype.is_float() => 2.0 * self.uniform(i) - 1.0,
             Some(bound) => (self.uniform(i) * bound as f64).floor(),
             // The first column stays 1, so that no row is masked as a whole.
-            None if name.contains("mask") => f64::from(u8::from((i % last) as f64 <= self.uniform(i / last) * 2.0 * last as f64)),
+            None if name.contains("mask") => {
+                f64::from(u8::from((i % last) as f64 <= self.uniform(i / last) * 2.0 * last as f64))
+            }
             None => f64::from(u8::from(self.uniform(i) < 0.5)),
         };
         Tensor::from_f64(dtype, self.dims, (0..n).map(value))

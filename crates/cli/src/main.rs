@@ -13,7 +13,14 @@ use ui::{Color, Ui};
 
 /// Fine-tune the ONNX file you already have.
 #[derive(Parser)]
-#[command(name = "graft", version, about, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "graft",
+    version,
+    about,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 struct Cli {
     /// Say only what goes wrong.
     #[arg(short, long, global = true)]

@@ -14,7 +14,11 @@ pub(crate) fn load(path: &Path, ui: &Ui) -> Result<Model> {
     }
     let broken = non_finite(&model.graph);
     if !broken.is_empty() {
-        ui.warn(&format!("{}: weights with NaN or infinite values: `{}`", path.display(), broken.join("`, `")));
+        ui.warn(&format!(
+            "{}: weights with NaN or infinite values: `{}`",
+            path.display(),
+            broken.join("`, `")
+        ));
     }
     Ok(model)
 }

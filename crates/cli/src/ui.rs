@@ -126,7 +126,8 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
 /// `12345678` as `12,345,678`.
 pub(crate) fn thousands(n: u64) -> String {
     let digits = n.to_string();
-    let grouped = digits.as_bytes().rchunks(3).rev().map(|chunk| std::str::from_utf8(chunk).unwrap_or_default());
+    let grouped =
+        digits.as_bytes().rchunks(3).rev().map(|chunk| std::str::from_utf8(chunk).unwrap_or_default());
     grouped.collect::<Vec<_>>().join(",")
 }
 

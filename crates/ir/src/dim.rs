@@ -159,6 +159,30 @@ impl Dim {
         let apart = |a: &Dim, b: &Dim| (a.clone() - b.clone() - Dim::from(1i64)).is_non_negative();
         apart(self, other) || apart(other, self)
     }
+    /// The size of an axis where sizes `a` and `b` meet in a broadcast that is valid; `None` if it depends on which of
+    /// the two is 1.
+    pub fn broadcast(a: &Dim, b: &Dim) -> Option<Dim> {
+        let one = Dim::from(1i64);
+        if a == b || *b == one || a.never_equals(&one) {
+            return Some(a.clone());
+        }
+        if *a == one || b.never_equals(&one) {
+            return Some(b.clone());
+        }
+        // A table of 64 positions cut to `seq` can only meet `seq` where there are no more than 64.
+        if a.is_cut_of(b) {
+            return Some(b.clone());
+        }
+        b.is_cut_of(a).then(|| a.clone())
+    }
+    /// Whether this is `min(n,whole)` with `n` provably above 1.
+    fn is_cut_of(&self, whole: &Dim) -> bool {
+        let [(m, 1)] = &self.0[..] else { return false };
+        let [Factor::Min(sides)] = &m[..] else { return false };
+        let above_one = |d: &Dim| (d.clone() - Dim::from(2i64)).is_non_negative();
+        let [a, b] = &**sides;
+        (a == whole && above_one(b)) || (b == whole && above_one(a))
+    }
     /// `self / divisor` where that is exact as polynomials, by long division.
     pub fn div_exact(&self, divisor: &Dim) -> Option<Dim> {
         let (by, n) = divisor.leading()?;
@@ -383,6 +407,17 @@ mod tests {
         assert!(d("0").never_equals(&d("b*s+2")));
         assert!(!d("seq").never_equals(&d("64")));
         assert_eq!(d("min(64,seq)*b").symbols().collect::<Vec<_>>(), ["b", "seq"]);
+    }
+
+    #[test]
+    fn broadcasts_where_that_is_provable() {
+        let of = |a: &str, b: &str| Dim::broadcast(&Dim::parse(a), &Dim::parse(b)).map(|d| d.to_string());
+        assert_eq!(of("1", "seq").as_deref(), Some("seq"));
+        assert_eq!(of("seq", "4").as_deref(), Some("4"));
+        assert_eq!(of("seq", "batch"), None);
+        assert_eq!(of("min(64,seq)", "seq").as_deref(), Some("seq"));
+        assert_eq!(of("seq", "min(64,seq)").as_deref(), Some("seq"));
+        assert_eq!(of("min(1,seq)", "seq"), None);
     }
 
     #[test]

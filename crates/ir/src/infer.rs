@@ -74,6 +74,22 @@ impl<'a> Infer<'a> {
         let name = self.node.output(output).map_or("", |v| self.graph.name(v));
         Dim::unknown(name, axis)
     }
+    /// The shape that `shapes` broadcast to in result 0; an error where two sizes provably do not fit.
+    pub fn broadcast(&self, shapes: &[&[Dim]]) -> Result<Vec<Dim>> {
+        let rank = shapes.iter().map(|s| s.len()).max().unwrap_or(0);
+        let one = Dim::from(1i64);
+        let mut result = vec![one.clone(); rank];
+        for shape in shapes {
+            let offset = rank - shape.len();
+            for (axis, (met, size)) in result[offset..].iter_mut().zip(*shape).enumerate() {
+                if size.never_equals(met) && size.never_equals(&one) && met.never_equals(&one) {
+                    return Err(self.mismatch(format!("{met} and {size} do not broadcast")));
+                }
+                *met = Dim::broadcast(met, size).unwrap_or_else(|| self.unknown(0, offset + axis));
+            }
+        }
+        Ok(result)
+    }
     /// An error about the operands' types, with the place filled in by the caller.
     pub fn mismatch(&self, message: impl Into<String>) -> Error {
         let operands: Vec<String> = self.node.inputs.iter().map(|v| self.describe(*v)).collect();
