@@ -1,5 +1,5 @@
 //! Attributes of nodes, and functions, whose bodies may refer to them.
-use crate::{Code, Error, Graph, Node, Result, Tensor};
+use crate::{Code, DType, Error, Graph, Node, Result, Tensor, Type};
 use bytes::Bytes;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,6 +17,13 @@ pub enum Attr {
     Str(String),
     /// A tensor.
     Tensor(Tensor),
+    /// A tensor whose data was left out of the text that the graph was read from.
+    Elided {
+        /// The element type.
+        dtype: DType,
+        /// The sizes.
+        dims: Vec<usize>,
+    },
     /// A subgraph.
     Graph(Arc<Graph>),
     /// Numbers.
@@ -48,6 +55,7 @@ impl PartialEq for Attr {
             (Attr::Int(a), Attr::Int(b)) => a == b,
             (Attr::Str(a), Attr::Str(b)) => a == b,
             (Attr::Tensor(a), Attr::Tensor(b)) => a == b,
+            (Attr::Elided { dtype: a, dims: m }, Attr::Elided { dtype: b, dims: n }) => a == b && m == n,
             (Attr::Graph(a), Attr::Graph(b)) => a == b,
             (Attr::Ints(a), Attr::Ints(b)) => a == b,
             (Attr::Strs(a), Attr::Strs(b)) => a == b,
@@ -65,7 +73,7 @@ impl Attr {
             Attr::Float(_) => "float",
             Attr::Int(_) => "int",
             Attr::Str(_) => "string",
-            Attr::Tensor(_) => "tensor",
+            Attr::Tensor(_) | Attr::Elided { .. } => "tensor",
             Attr::Graph(_) => "graph",
             Attr::Floats(_) => "floats",
             Attr::Ints(_) => "ints",
@@ -145,9 +153,20 @@ impl Node {
     pub fn ints(&self, name: &str) -> Result<Option<&[i64]>> {
         self.typed(name, "ints", |a| if let Attr::Ints(v) = a { Some(v.as_slice()) } else { None })
     }
-    /// A tensor attribute, if given.
+    /// A tensor attribute, if given; an error if its data is elided.
     pub fn tensor(&self, name: &str) -> Result<Option<&Tensor>> {
+        if let Some(Attr::Elided { .. }) = self.attrs.get(name) {
+            let message = format!("the data of attribute `{name}` is elided");
+            return Err(Error::new(Code::VALUE, message).at(format!("node `{}` ({})", self.name, self.op)));
+        }
         self.typed(name, "tensor", |a| if let Attr::Tensor(v) = a { Some(v) } else { None })
+    }
+    /// The type of a tensor attribute, if given; its data may be elided.
+    pub fn tensor_type(&self, name: &str) -> Result<Option<Type>> {
+        if let Some(Attr::Elided { dtype, dims }) = self.attrs.get(name) {
+            return Ok(Some(Type::new(*dtype, dims.iter().copied())));
+        }
+        Ok(self.tensor(name)?.map(|t| Type::new(t.dtype(), t.dims().iter().copied())))
     }
     /// Adds or replaces an attribute.
     #[must_use]

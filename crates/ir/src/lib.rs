@@ -17,7 +17,7 @@ pub mod ops;
 pub mod random;
 mod spell;
 mod tensor;
-mod text;
+pub mod text;
 mod vjp;
 
 pub use array::{Array, Data, Precision};
@@ -31,4 +31,5 @@ pub use graph::{Graph, Meta, Node, Type, Value, ValueData};
 pub use infer::{Fact, Infer};
 pub use ops::OpDef;
 pub use tensor::{Tensor, count};
+pub use text::{parse, parse_functions};
 pub use vjp::{Backward, Vjp};
