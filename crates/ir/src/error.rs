@@ -72,6 +72,7 @@ codes! {
 
     ADAPTER "G0401" Invalid "The adapter's files are damaged or incomplete, or its configuration is not understood.";
     ADAPTER_FIT "G0402" Unmatched "The adapter does not fit the model wholly: missing, unexpected or misshapen tensors are listed.";
+    ADAPTER_FEATURE "G0403" Unsupported "The adapter's configuration asks for a method or feature that is not supported; it is never skipped silently.";
 
     DATA "G0501" Invalid "The training data cannot be used; the message names the file and the line or tensor.";
     TOKENIZER "G0502" Invalid "The tokenizer cannot be used with this model or data.";
