@@ -1,11 +1,13 @@
 //! Passes: each takes a graph and returns a new one. `ALL` lists them.
 #![forbid(unsafe_code)]
 
+pub mod constant;
 pub mod diff;
 pub mod inline;
 pub mod meta;
 mod options;
 pub mod pipeline;
+pub mod rewrite;
 pub mod selector;
 pub mod target;
 
