@@ -1,11 +1,10 @@
 //! Which values of a graph are the same in every run, and what they hold.
 use crate::meta;
-use graft_ir::{Array, Attr, Data, DType, Graph, Node, Value};
+use graft_ir::{Array, Attr, DType, Data, Graph, Node, Value};
 use std::collections::HashSet;
 
 /// Ops whose results differ from run to run although their operands do not.
-const RANDOM: &[&str] =
-    &["Bernoulli", "Dropout", "Multinomial", "RandomNormalLike", "RandomUniformLike"];
+const RANDOM: &[&str] = &["Bernoulli", "Dropout", "Multinomial", "RandomNormalLike", "RandomUniformLike"];
 
 /// The values that are constant expressions: frozen weights, `Constant` nodes, and what is computed from these only.
 ///
@@ -26,7 +25,8 @@ pub fn values(graph: &Graph) -> HashSet<Value> {
 
 /// What a `Constant` node holds; `None` for strings, sparse tensors and references to a call's attribute.
 pub fn of_node(node: &Node) -> Option<Array> {
-    let float = |dims, v: &[f32]| Array::float(DType::Float, dims, v.iter().copied().map(f64::from).collect());
+    let float =
+        |dims, v: &[f32]| Array::float(DType::Float, dims, v.iter().copied().map(f64::from).collect());
     Some(match node.attrs.iter().next().filter(|_| node.op == "Constant")? {
         (key, Attr::Tensor(t)) if key == "value" => Array::from_tensor(t).ok()?,
         (key, Attr::Float(v)) if key == "value_float" => float(vec![], &[*v]),

@@ -6,6 +6,8 @@
 mod apply;
 mod defaults;
 mod matcher;
+#[cfg(test)]
+mod tests;
 
 pub use apply::{Replacement, rewrite};
 pub use matcher::{Match, Pattern, Reject};

@@ -80,11 +80,11 @@ fn as_call(pattern: &Pattern<'_>, sites: &Sites<'_>, m: &Match) -> Node {
     let body = &pattern.function().body;
     let is_read = |v: Value| sites.is_output(v) || sites.readers(v).iter().any(|&reader| !m.covers(reader));
     let bound = |p: &Value| m.values.get(p).copied();
-    let mut outputs: Vec<Option<Value>> = body.outputs.iter().map(|p| bound(p).filter(|&v| is_read(v))).collect();
+    let mut outputs: Vec<Option<Value>> =
+        body.outputs.iter().map(|p| bound(p).filter(|&v| is_read(v))).collect();
     if outputs.iter().all(Option::is_none) {
         outputs = body.outputs.iter().map(bound).collect();
     }
-    outputs.truncate(outputs.iter().rposition(Option::is_some).map_or(0, |i| i + 1));
     // Named after the node that defines the first of its results that has one.
     let root = body.outputs.iter().find_map(|p| sites.node(bound(p)?)).cloned().unwrap_or_default();
     let defaults = &pattern.function().defaults;
@@ -93,11 +93,17 @@ fn as_call(pattern: &Pattern<'_>, sites: &Sites<'_>, m: &Match) -> Node {
         name: root.name,
         op: pattern.function().name.clone(),
         attrs: attrs.map(|(name, attr)| (name.clone(), attr.clone())).collect(),
-        inputs: body.inputs.iter().map(bound).collect(),
-        outputs,
+        inputs: trimmed(body.inputs.iter().map(bound).collect()),
+        outputs: trimmed(outputs),
         meta: root.meta,
         ..Node::default()
     }
+}
+
+/// Without what is left out at the end.
+fn trimmed(mut values: Vec<Option<Value>>) -> Vec<Option<Value>> {
+    values.truncate(values.iter().rposition(Option::is_some).map_or(0, |i| i + 1));
+    values
 }
 
 /// The nodes between the first and the last one of a match, in order: those that can stand before the call,
@@ -178,7 +184,8 @@ fn apply(graph: &mut Graph, m: &Match, call: Node, replacement: Replacement<'_>)
 /// Removes the `Constant` nodes that define `constants` and that nothing reads now; returns how many of them stood
 /// before node `start`.
 fn drop_unread(graph: &mut Graph, constants: &[Value], start: usize) -> usize {
-    let read: HashSet<Value> = graph.nodes.iter().flat_map(Node::reads).chain(graph.outputs.iter().copied()).collect();
+    let read: HashSet<Value> =
+        graph.nodes.iter().flat_map(Node::reads).chain(graph.outputs.iter().copied()).collect();
     let is_dead = |node: &Node| node.defines().all(|v| constants.contains(&v) && !read.contains(&v));
     let dead: Vec<bool> = graph.nodes.iter().map(|node| node.op == "Constant" && is_dead(node)).collect();
     let mut flags = dead.iter();

@@ -51,9 +51,14 @@ impl<'f> Pattern<'f> {
         if let Some(unused) = body.inputs.iter().find(|v| !read.contains(v)) {
             return Err(wrong(format!("input `{}` does not occur", body.name(*unused))));
         }
-        let declared: HashSet<&str> =
-            function.attrs.iter().map(String::as_str).chain(function.defaults.keys().map(String::as_str)).collect();
-        let used: HashSet<&str> = body.nodes.iter().flat_map(|n| n.attrs.values()).filter_map(reference).collect();
+        let declared: HashSet<&str> = function
+            .attrs
+            .iter()
+            .map(String::as_str)
+            .chain(function.defaults.keys().map(String::as_str))
+            .collect();
+        let used: HashSet<&str> =
+            body.nodes.iter().flat_map(|n| n.attrs.values()).filter_map(reference).collect();
         if let Some(attr) = declared.symmetric_difference(&used).next() {
             return Err(wrong(format!("attribute `{attr}` must be declared and occur")));
         }
@@ -104,7 +109,8 @@ impl<'f> Pattern<'f> {
         for &(p, i) in &self.sinks {
             let node = &self.body().nodes[i];
             let Some(position) = node.outputs.iter().position(|&o| o == Some(p)) else { continue };
-            let candidates = sites.graph.nodes.iter().filter(|n| n.op == node.op && !m.nodes.contains_key(&i));
+            let candidates =
+                sites.graph.nodes.iter().filter(|n| n.op == node.op && !m.nodes.contains_key(&i));
             let found = candidates
                 .filter_map(|n| self.solve(sites, m.clone(), vec![(p, n.output(position)?)]))
                 .next();
@@ -181,7 +187,11 @@ impl<'f> Pattern<'f> {
             let goals = pairs.map(|(p, v)| Some(((*p)?, v?))).collect::<Option<Vec<Goal>>>()?;
             goals.iter().all(|goal| self.is_plausible(sites, *goal)).then_some(goals)
         };
-        if wanted.len() == operands.len() { orders.into_iter().filter_map(goals).collect() } else { Vec::new() }
+        if wanted.len() == operands.len() {
+            orders.into_iter().filter_map(goals).collect()
+        } else {
+            Vec::new()
+        }
     }
 
     /// A cheap look at one operand, so that few wrong orders are followed.
