@@ -29,7 +29,7 @@ pub use error::{Code, Error, Kind, Result};
 pub use eval::Eval;
 pub use graph::{Graph, Meta, Node, Type, Value, ValueData};
 pub use infer::{Fact, Infer};
-pub use ops::OpDef;
+pub use ops::{EvalRule, OpDef};
 pub use tensor::{Tensor, count};
 pub use text::{parse, parse_functions};
 pub use vjp::{Backward, Vjp};

@@ -3,7 +3,12 @@
 //! To add an op, add an entry to the table of its family; importer, printer and passes need nothing.
 use crate::{Array, Code, Error, Eval, Fact, Infer, Node, Result, Vjp};
 
-mod elementwise;
+mod activation;
+mod arithmetic;
+mod broadcast;
+mod cast;
+mod logic;
+mod math;
 
 /// Runs an op: its results from its operands.
 pub type EvalRule = fn(&Eval<'_>) -> Result<Vec<Array>>;
@@ -25,7 +30,7 @@ pub struct OpDef {
 }
 
 /// All ops, by family.
-pub const FAMILIES: &[&[OpDef]] = &[elementwise::OPS];
+pub const FAMILIES: &[&[OpDef]] = &[activation::OPS, arithmetic::OPS, cast::OPS, logic::OPS, math::OPS];
 
 /// Every entry of the table.
 pub fn all() -> impl Iterator<Item = &'static OpDef> {

@@ -1,5 +1,5 @@
 //! Reverse-mode rules: how an op's gradient is written as further nodes.
-use crate::{Builder, Code, Error, Node, Result, Value};
+use crate::{Builder, Code, Error, Node, Result, Tensor, Value};
 
 /// What is known of an op's gradient.
 #[derive(Clone, Copy)]
@@ -31,6 +31,19 @@ impl Backward<'_, '_> {
     pub fn input(&self, i: usize) -> Result<Value> {
         self.node.input(i).ok_or_else(|| Error::new(Code::TYPES, format!("operand {i} is missing")))
     }
+    /// Result `i`; an error if it is not wanted.
+    pub fn output(&self, i: usize) -> Result<Value> {
+        self.node.output(i).ok_or_else(|| Error::new(Code::TYPES, format!("result {i} is missing")))
+    }
+    /// Operand `i` where it is a constant: a param that is no input, or what a `Constant` node holds.
+    pub fn constant(&self, i: usize) -> Option<Tensor> {
+        let (graph, v) = (&*self.b.graph, self.node.input(i)?);
+        if graph.params.contains(&v) {
+            return graph[v].tensor.clone().filter(|_| !graph.inputs.contains(&v));
+        }
+        let node = graph.nodes.iter().find(|n| n.op == "Constant" && n.output(0) == Some(v))?;
+        node.tensor("value").ok().flatten().cloned()
+    }
     /// The gradient of the first result; an error if nothing flows back into it.
     pub fn dy(&self) -> Result<Value> {
         let none = || {
@@ -40,6 +53,19 @@ impl Backward<'_, '_> {
             )
         };
         self.dy.first().copied().flatten().ok_or_else(none)
+    }
+    /// The gradients of a rule that writes each by itself: `write` is called for each operand that needs one, with
+    /// its position and value.
+    pub fn each(
+        &mut self,
+        mut write: impl FnMut(&mut Self, usize, Value) -> Result<Value>,
+    ) -> Result<Vec<Option<Value>>> {
+        let node = self.node;
+        let gradient = |(i, x): (usize, &Option<Value>)| match x {
+            Some(x) if self.needs(i) => write(self, i, *x).map(Some),
+            _ => Ok(None),
+        };
+        node.inputs.iter().enumerate().map(gradient).collect()
     }
     /// Whether operand `i` needs a gradient.
     pub fn needs(&self, i: usize) -> bool {

@@ -1,7 +1,11 @@
 //! The table of cases: for each op how an example is drawn.
 use crate::{draw::Draw, example::Example};
 
-mod elementwise;
+mod activation;
+mod arithmetic;
+mod cast;
+mod logic;
+mod math;
 
 /// One op with a way to draw a node of it.
 pub(crate) struct Case {
@@ -17,4 +21,5 @@ const fn case(op: &'static str, make: fn(&mut Draw) -> Example) -> Case {
 }
 
 /// All cases, by family as in the op table.
-pub(crate) const FAMILIES: &[&[Case]] = &[elementwise::CASES];
+pub(crate) const FAMILIES: &[&[Case]] =
+    &[activation::CASES, arithmetic::CASES, cast::CASES, logic::CASES, math::CASES];
