@@ -207,19 +207,6 @@ impl Dim {
         let order = |a: &Monomial, b: &Monomial| -> Ordering { a.len().cmp(&b.len()).then_with(|| a.cmp(b)) };
         self.0.iter().max_by(|a, b| order(&a.0, &b.0))
     }
-    /// A number that it is never below, sizes being at least 0; `None` where that leaves it open.
-    pub fn lower_bound(&self) -> Option<i64> {
-        self.bound(|n| n >= 0)
-    }
-    /// A number that it is never above, sizes being at least 0; `None` where that leaves it open.
-    pub fn upper_bound(&self) -> Option<i64> {
-        self.bound(|n| n <= 0)
-    }
-    /// The constant term, if the coefficients of all others are as wanted.
-    fn bound(&self, wanted: fn(i64) -> bool) -> Option<i64> {
-        let (symbolic, constant): (Vec<_>, Vec<_>) = self.0.iter().partition(|(m, _)| !m.is_empty());
-        symbolic.iter().all(|(_, n)| wanted(*n)).then(|| constant.first().map_or(0, |(_, n)| *n))
-    }
     fn collect(terms: impl IntoIterator<Item = (Monomial, i64)>) -> Dim {
         let mut sum: BTreeMap<Monomial, i64> = BTreeMap::new();
         for (m, n) in terms {
@@ -442,14 +429,5 @@ mod tests {
         assert!(square.degree() <= MAX_DEGREE);
         let nested = "min(1,".repeat(100_000);
         assert_eq!(Dim::parse(&nested), Dim::symbol(&nested));
-    }
-
-    #[test]
-    fn has_bounds() {
-        let bounds = |text| (Dim::parse(text).lower_bound(), Dim::parse(text).upper_bound());
-        assert_eq!(bounds("a*b+1"), (Some(1), None));
-        assert_eq!(bounds("-a-1"), (None, Some(-1)));
-        assert_eq!(bounds("a-b"), (None, None));
-        assert_eq!(bounds("-3"), (Some(-3), Some(-3)));
     }
 }

@@ -193,7 +193,7 @@ struct Broadcast {
 }
 
 /// The axes along which an operand of shape `to` was repeated to give `from`; `None` if that is known only when it
-/// runs: two sizes that nothing proves equal, neither of them known not to be 1.
+/// runs: two sizes that nothing proves equal, where that of the operand may be 1.
 fn broadcast_axes(from: &[Dim], to: &[Dim]) -> Option<Broadcast> {
     let offset = from.len().checked_sub(to.len())?;
     let one = Dim::from(1i64);
@@ -203,7 +203,7 @@ fn broadcast_axes(from: &[Dim], to: &[Dim]) -> Option<Broadcast> {
             continue;
         } else if *t == one {
             inner.push((offset + i) as i64);
-        } else if t.as_const().is_none() {
+        } else if !t.never_equals(&one) {
             return None;
         }
     }

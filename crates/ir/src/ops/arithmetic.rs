@@ -93,22 +93,13 @@ fn infer_binary(ctx: &Infer<'_>) -> Result<Vec<Fact>> {
 
 fn infer_variadic(ctx: &Infer<'_>) -> Result<Vec<Fact>> {
     let operands = 0..ctx.node.inputs.len();
-    let combine = |a: &Dim, b: &Dim| {
-        // Which is larger is decided by the sign of the difference, sizes being at least 0.
-        let difference = a.clone() - b.clone();
-        let first_is_larger = match (difference.lower_bound(), difference.upper_bound()) {
-            (Some(0..), _) => true,
-            (_, Some(..=0)) => false,
-            _ => return None,
-        };
-        Some(if first_is_larger == (ctx.node.op == "Max") { a.clone() } else { b.clone() })
-    };
     let known = || {
         let mut all = operands.clone().map(|i| ctx.known(i));
         let first = all.next()??;
         all.try_fold(first, |a, b| match ctx.node.op.as_str() {
             "Sum" => known_pairs(&a, &b?, |a, b| Some(a.clone() + b.clone())),
-            _ => known_pairs(&a, &b?, combine),
+            "Min" => known_pairs(&a, &b?, |a, b| Some(Dim::min(a, b))),
+            _ => known_pairs(&a, &b?, |a, b| Some(Dim::max(a, b))),
         })
     };
     let fact = broadcast_fact(ctx, operands.clone(), common_dtype(ctx, operands.clone())?)?;

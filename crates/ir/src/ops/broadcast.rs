@@ -1,42 +1,13 @@
 //! Broadcasting as in NumPy: shapes are aligned at their last axes, and a size of 1 is repeated.
 use crate::{Array, Code, DType, Data, Dim, Error, Eval, Fact, Infer, Result};
 
-/// The size that two aligned sizes broadcast to: `Err` if they provably do not fit, `None` if it is known only when
-/// the graph runs (two sizes that nothing proves equal, neither known to be 1).
-pub(super) fn broadcast_dim(a: &Dim, b: &Dim) -> Result<Option<Dim>, ()> {
-    match (a.as_const(), b.as_const()) {
-        _ if a == b => Ok(Some(a.clone())),
-        (Some(1), _) => Ok(Some(b.clone())),
-        (_, Some(1)) => Ok(Some(a.clone())),
-        (Some(_), Some(_)) => Err(()),
-        (Some(_), None) => Ok(Some(a.clone())),
-        (None, Some(_)) => Ok(Some(b.clone())),
-        (None, None) => Ok(None),
-    }
-}
-
 /// The shape that the operands `operands` of a node broadcast to, as its first result; `None` if a rank is unknown.
 pub(super) fn broadcast_shape(
     ctx: &Infer<'_>,
     operands: impl IntoIterator<Item = usize>,
 ) -> Result<Option<Vec<Dim>>> {
-    let Some(shapes) = operands.into_iter().map(|i| ctx.shape(i)).collect::<Option<Vec<_>>>() else {
-        return Ok(None);
-    };
-    let rank = shapes.iter().map(|s| s.len()).max().unwrap_or(0);
-    let mut result = vec![Dim::from(1i64); rank];
-    for shape in shapes {
-        let offset = rank - shape.len();
-        for (axis, dim) in shape.iter().enumerate().map(|(i, d)| (offset + i, d)) {
-            let clash = |()| {
-                let sizes = format!("{} and {dim}", result[axis]);
-                ctx.mismatch(format!("sizes {sizes} of axis {axis} do not broadcast"))
-            };
-            let met = broadcast_dim(&result[axis], dim).map_err(clash)?;
-            result[axis] = met.unwrap_or_else(|| ctx.unknown(0, axis));
-        }
-    }
-    Ok(Some(result))
+    let shapes: Option<Vec<&[Dim]>> = operands.into_iter().map(|i| ctx.shape(i)).collect();
+    shapes.map(|shapes| ctx.broadcast(&shapes)).transpose()
 }
 
 /// The element type that the operands `operands` must share; `None` if none is known.
@@ -214,14 +185,5 @@ mod tests {
         assert_eq!(positions(&[1], &[0]), [0usize; 0]);
         assert_eq!(broadcast_sizes([&[1][..], &[4, 0][..]]).unwrap(), [4, 0]);
         assert!(broadcast_sizes([&[2][..], &[3][..]]).is_err());
-    }
-
-    #[test]
-    fn symbols_meet() {
-        let dim = Dim::parse;
-        assert_eq!(broadcast_dim(&dim("1"), &dim("batch")), Ok(Some(dim("batch"))));
-        assert_eq!(broadcast_dim(&dim("batch"), &dim("7")), Ok(Some(dim("7"))));
-        assert_eq!(broadcast_dim(&dim("batch"), &dim("seq")), Ok(None));
-        assert_eq!(broadcast_dim(&dim("2"), &dim("3")), Err(()));
     }
 }

@@ -47,8 +47,8 @@ fn cast_fact(ctx: &Infer<'_>, to: Option<DType>) -> Fact {
 }
 
 fn truth(d: &Dim) -> Option<Dim> {
-    let nonzero = d.lower_bound().is_some_and(|n| n > 0) || d.upper_bound().is_some_and(|n| n < 0);
-    if nonzero { Some(Dim::from(1i64)) } else { (d.as_const() == Some(0)).then(Dim::default) }
+    let zero = Dim::default();
+    if d.never_equals(&zero) { Some(Dim::from(1i64)) } else { (*d == zero).then_some(zero) }
 }
 
 fn cast(c: &Eval<'_>, to: DType) -> Result<Vec<Array>> {

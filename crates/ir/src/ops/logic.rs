@@ -68,17 +68,15 @@ fn infer_relation(ctx: &Infer<'_>) -> Result<Vec<Fact>> {
         return Err(ctx.mismatch(format!("`{}` needs operands of bool", ctx.node.op)));
     }
     let decide = |a: &Dim, b: &Dim| {
-        let difference = a.clone() - b.clone();
-        let (low, high) = (difference.lower_bound(), difference.upper_bound());
-        // What is true of the difference, where its bounds decide it.
-        let (above, below) = (low.is_some_and(|n| n > 0), high.is_some_and(|n| n < 0));
-        let (not_below, not_above) = (low.is_some_and(|n| n >= 0), high.is_some_and(|n| n <= 0));
+        let above = |a: &Dim, b: &Dim| (a.clone() - b.clone() - Dim::from(1i64)).is_non_negative();
+        let not_below = |a: &Dim, b: &Dim| (a.clone() - b.clone()).is_non_negative();
+        // Whether it certainly holds, and whether it certainly does not.
         let (yes, no) = match &*ctx.node.op {
-            "Equal" => (not_below && not_above, above || below),
-            "Greater" => (above, not_above),
-            "GreaterOrEqual" => (not_below, below),
-            "Less" => (below, not_below),
-            "LessOrEqual" => (not_above, above),
+            "Equal" => (a == b, a.never_equals(b)),
+            "Greater" => (above(a, b), not_below(b, a)),
+            "GreaterOrEqual" => (not_below(a, b), above(b, a)),
+            "Less" => (above(b, a), not_below(a, b)),
+            "LessOrEqual" => (not_below(b, a), above(a, b)),
             "And" => return connect(a, b, |a, b| a && b),
             "Or" => return connect(a, b, |a, b| a || b),
             _ => return connect(a, b, |a, b| a != b),

@@ -20,8 +20,8 @@ const STEP: f64 = 1e-3;
 struct Forward {
     graph: Graph,
     node: Node,
-    /// What is fed, in order of the graph's inputs, and for which operand.
-    feeds: Vec<(usize, Array, Role)>,
+    /// For which operand what is fed, in order of the graph's inputs.
+    feeds: Vec<(usize, Array)>,
     symbols: HashMap<String, usize>,
 }
 
@@ -29,17 +29,17 @@ struct Forward {
 pub(crate) fn check(op: &str, example: &Example, draw: &mut Draw) -> Result<(), String> {
     let text = |e: Error| e.to_string();
     let forward = Forward::new(op, example, draw).map_err(text)?;
-    let feeds: Vec<Array> = forward.feeds.iter().map(|(_, array, _)| array.clone()).collect();
+    let feeds: Vec<Array> = forward.feeds.iter().map(|(_, array)| array.clone()).collect();
     let results = forward.run(&feeds).map_err(text)?;
     forward.check_types(&forward.graph, &results)?;
     let cotangents: Vec<Option<Array>> = (results.iter().zip(&example.results))
         .map(|(y, flows)| flows.then(|| draw.floats(&y.dims, -1.0, 1.0)))
         .collect();
-    let needs: Vec<bool> = (0..example.operands.len()).map(|_| draw.below(4) != 3).collect();
-    let wanted: Vec<usize> = (forward.feeds.iter().enumerate())
-        .filter(|(_, (operand, _, role))| *role == Role::Checked && needs[*operand])
-        .map(|(feed, _)| feed)
-        .collect();
+    // Now and then somebody does not want a gradient, as of a frozen weight.
+    let wants =
+        |operand: &Option<(Array, Role)>| matches!(operand, Some((_, Role::Checked))) && draw.below(4) != 3;
+    let needs: Vec<bool> = example.operands.iter().map(wants).collect();
+    let wanted: Vec<usize> = (0..feeds.len()).filter(|&feed| needs[forward.feeds[feed].0]).collect();
     let numeric: Vec<Vec<f64>> = (wanted.iter())
         .map(|&feed| forward.differences(&feeds, feed, &cotangents))
         .collect::<Result<_>>()
@@ -47,7 +47,7 @@ pub(crate) fn check(op: &str, example: &Example, draw: &mut Draw) -> Result<(), 
     for rule in rules(&forward.graph, op, draw.opset).map_err(text)? {
         let gradients = forward.gradients(&feeds, &cotangents, &needs, rule).map_err(text)?;
         for (&feed, numeric) in wanted.iter().zip(&numeric) {
-            let (operand, x, _) = &forward.feeds[feed];
+            let (operand, x) = &forward.feeds[feed];
             compare(x, gradients[*operand].as_ref(), numeric)
                 .map_err(|e| format!("gradient of operand {operand} by {rule:?}: {e}"))?;
         }
@@ -102,7 +102,7 @@ impl Forward {
             } else {
                 let dims: Vec<_> = array.dims.iter().map(|&size| (draw.declare(size), size)).collect();
                 symbols.extend(dims.iter().flat_map(|(d, size)| d.symbols().map(|s| (s.to_string(), *size))));
-                feeds.push((i, array.clone(), *role));
+                feeds.push((i, array.clone()));
                 graph.add_input(format!("x{i}"), Type::new(array.dtype, dims.into_iter().map(|(d, _)| d)))
             };
             node.inputs.push(Some(value));

@@ -3,6 +3,7 @@ use super::{Case, case};
 use crate::draw::Draw;
 use graft_ir::{Array, Attr, DType};
 
+#[allow(dead_code, reason = "registered with the constants")]
 pub(crate) const CASES: &[Case] = &[
     case("Relu", |d| d.unary(Draw::nonzero)),
     case("LeakyRelu", |d| d.unary(Draw::nonzero).with("alpha", Attr::Float(0.25))),
