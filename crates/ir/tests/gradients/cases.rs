@@ -21,5 +21,4 @@ const fn case(op: &'static str, make: fn(&mut Draw) -> Example) -> Case {
 }
 
 /// All cases, by family as in the op table.
-pub(crate) const FAMILIES: &[&[Case]] =
-    &[cast::CASES];
+pub(crate) const FAMILIES: &[&[Case]] = &[cast::CASES];
