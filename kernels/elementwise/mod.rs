@@ -1,0 +1,101 @@
+//! Ops that work element by element, with broadcasting.
+mod cast;
+mod cpu;
+
+use crate::{Call, Kernel, Operands, Run, dtype, floats, math};
+use graft_ir::{DType, Node, Result, Type, infer::dtype_attr};
+
+const fn unary(name: &'static str, run: Run) -> Kernel {
+    Kernel::new(name, |_, t| floats(t, 1), run).strided(Operands::All).in_place(&[(0, 0)])
+}
+
+/// Two operands of the same numeric type.
+fn numbers(_: &Node, types: &[Option<Type>]) -> bool {
+    let numeric = |d: DType| matches!(d, DType::Float | DType::Double | DType::Int32 | DType::Int64);
+    types.len() == 2 && dtype(types, 0).is_some_and(numeric) && dtype(types, 0) == dtype(types, 1)
+}
+
+/// Two operands of the same numeric type or bool.
+fn comparable(node: &Node, types: &[Option<Type>]) -> bool {
+    numbers(node, types) || booleans(node, types)
+}
+
+fn booleans(_: &Node, types: &[Option<Type>]) -> bool {
+    types.iter().flatten().all(|t| t.dtype == DType::Bool) && !types.is_empty()
+}
+
+const fn arithmetic(name: &'static str, run: Run) -> Kernel {
+    Kernel::new(name, numbers, run).strided(Operands::All).in_place(&[(0, 0), (1, 0)])
+}
+
+const fn float_pair(name: &'static str, run: Run) -> Kernel {
+    let supports = |_: &Node, types: &[Option<Type>]| types.len() == 2 && floats(types, 2);
+    Kernel::new(name, supports, run).strided(Operands::All).in_place(&[(0, 0), (1, 0)])
+}
+
+const fn comparison(name: &'static str, run: Run) -> Kernel {
+    Kernel::new(name, comparable, run).strided(Operands::All)
+}
+
+const fn logical(name: &'static str, run: Run) -> Kernel {
+    Kernel::new(name, booleans, run).strided(Operands::All)
+}
+
+fn gelu(call: &mut Call<'_>) -> Result<()> {
+    let tanh = call.node.str("approximate")? == Some("tanh");
+    if tanh { cpu::map(call, math::gelu_tanh) } else { cpu::map(call, math::gelu) }
+}
+
+pub(crate) const KERNELS: &[Kernel] = &[
+    unary("Abs", |c| cpu::map(c, f32::abs)),
+    unary("Ceil", |c| cpu::map(c, f32::ceil)),
+    unary("Cos", |c| cpu::map(c, |x| f64::from(x).cos() as f32)),
+    unary("Erf", |c| cpu::map(c, math::erf)),
+    unary("Exp", |c| cpu::map(c, math::exp)),
+    unary("Floor", |c| cpu::map(c, f32::floor)),
+    unary("Gelu", gelu),
+    unary("Log", |c| cpu::map(c, |x| f64::from(x).ln() as f32)),
+    unary("Neg", |c| cpu::map(c, |x| -x)),
+    unary("Reciprocal", |c| cpu::map(c, |x| 1.0 / x)),
+    unary("Relu", |c| cpu::map(c, |x| if x < 0.0 { 0.0 } else { x })),
+    unary("Round", |c| cpu::map(c, f32::round_ties_even)),
+    unary("Sigmoid", |c| cpu::map(c, math::sigmoid)),
+    unary("Sin", |c| cpu::map(c, |x| f64::from(x).sin() as f32)),
+    unary("Sqrt", |c| cpu::map(c, f32::sqrt)),
+    unary("Tanh", |c| cpu::map(c, math::tanh)),
+    unary("com.microsoft.Gelu", |c| cpu::map(c, math::gelu)),
+    unary("graft.Gelu", |c| cpu::map(c, math::gelu)),
+    unary("graft.GeluTanh", |c| cpu::map(c, math::gelu_tanh)),
+    unary("graft.Silu", |c| cpu::map(c, |x| (f64::from(x) * f64::from(math::sigmoid(x))) as f32)),
+    arithmetic("Add", |c| cpu::arithmetic(c, cpu::Arithmetic::Add)),
+    arithmetic("Sub", |c| cpu::arithmetic(c, cpu::Arithmetic::Sub)),
+    arithmetic("Mul", |c| cpu::arithmetic(c, cpu::Arithmetic::Mul)),
+    arithmetic("Min", |c| cpu::arithmetic(c, cpu::Arithmetic::Min)),
+    arithmetic("Max", |c| cpu::arithmetic(c, cpu::Arithmetic::Max)),
+    float_pair("Div", |c| cpu::zip(c, |a, b| a / b)),
+    float_pair("Pow", cpu::pow),
+    float_pair("graft.GeluGrad", |c| cpu::zip(c, math::gelu_grad)),
+    float_pair("graft.GeluTanhGrad", |c| cpu::zip(c, math::gelu_tanh_grad)),
+    comparison("Equal", |c| cpu::compare(c, cpu::Comparison::Equal)),
+    comparison("Less", |c| cpu::compare(c, cpu::Comparison::Less)),
+    comparison("LessOrEqual", |c| cpu::compare(c, cpu::Comparison::LessOrEqual)),
+    comparison("Greater", |c| cpu::compare(c, cpu::Comparison::Greater)),
+    comparison("GreaterOrEqual", |c| cpu::compare(c, cpu::Comparison::GreaterOrEqual)),
+    logical("And", |c| cpu::logic(c, |a, b| a & b)),
+    logical("Or", |c| cpu::logic(c, |a, b| a | b)),
+    logical("Xor", |c| cpu::logic(c, |a, b| a ^ b)),
+    logical("Not", cpu::not),
+    Kernel::new("Where", selectable, cpu::select).strided(Operands::All),
+    Kernel::new("Cast", castable, cast::cast).strided(Operands::All),
+];
+
+/// A condition, and two operands of the same type whose elements have a whole number of bytes.
+fn selectable(_: &Node, types: &[Option<Type>]) -> bool {
+    let sized = dtype(types, 1).is_some_and(|d| matches!(d.bits(), 8 | 16 | 32 | 64));
+    dtype(types, 0) == Some(DType::Bool) && sized && dtype(types, 1) == dtype(types, 2)
+}
+
+fn castable(node: &Node, types: &[Option<Type>]) -> bool {
+    let to = dtype_attr(node, "to").ok().flatten();
+    to.is_some_and(cast::serves) && dtype(types, 0).is_some_and(cast::serves)
+}

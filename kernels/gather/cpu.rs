@@ -1,0 +1,72 @@
+//! Reading along an axis by index. An index that is out of range is an error, as ONNX has it.
+use crate::{Call, View, axis, threads::PIECE};
+use bytemuck::Pod;
+use graft_ir::{Code, DType, Error, Result};
+
+/// The indices as positions along an axis of `size`; negative ones count from the end.
+fn positions(view: &View<'_>, size: usize) -> Result<Vec<usize>> {
+    let wide: Vec<i64> = match view.dtype {
+        DType::Int32 => view.elements::<i32>().iter().map(|&i| i64::from(i)).collect(),
+        _ => view.elements::<i64>().to_vec(),
+    };
+    let resolve = |i: i64| {
+        let at = if i < 0 { i + size as i64 } else { i };
+        let outside = || Error::new(Code::VALUE, format!("index {i} is outside of an axis of size {size}"));
+        usize::try_from(at).ok().filter(|&at| at < size).ok_or_else(outside)
+    };
+    wide.into_iter().map(resolve).collect()
+}
+
+/// Slices of `data` along `axis`, one for each index.
+pub(super) fn gather(call: &mut Call<'_>) -> Result<()> {
+    let (data, index, out) = (call.input(0)?, call.input(1)?, call.output(0)?);
+    let at = axis(call.node.int("axis")?.unwrap_or(0), data.dims.len())?;
+    let size = data.dims[at];
+    let positions = positions(&index, size)?;
+    let block = data.dims[at + 1..].iter().product::<usize>() * data.dtype.bits() / 8;
+    if block == 0 || positions.is_empty() {
+        return Ok(());
+    }
+    // Bytes will do: slices are copied whole.
+    let (from, to) = (data.data, out.data);
+    let blocks = (PIECE / block).max(1);
+    call.threads.pieces(to, blocks * block, |start, piece| {
+        for (i, to) in piece.chunks_mut(block).enumerate() {
+            let (outer, j) = ((start / block + i) / positions.len(), (start / block + i) % positions.len());
+            let at = (outer * size + positions[j]) * block;
+            to.copy_from_slice(&from[at..at + block]);
+        }
+    });
+    Ok(())
+}
+
+/// `out[i][j][k] = data[index[i][j][k]][j][k]` for axis 0, and so on.
+pub(super) fn gather_elements(call: &mut Call<'_>) -> Result<()> {
+    match call.input(0)?.dtype.bits() {
+        8 => gather_elements_typed::<u8>(call),
+        16 => gather_elements_typed::<u16>(call),
+        32 => gather_elements_typed::<u32>(call),
+        _ => gather_elements_typed::<u64>(call),
+    }
+}
+
+fn gather_elements_typed<T: Pod + Send + Sync>(call: &mut Call<'_>) -> Result<()> {
+    let (data, index, out) = (call.input(0)?, call.input(1)?, call.output(0)?);
+    let at = axis(call.node.int("axis")?.unwrap_or(0), data.dims.len())?;
+    let positions = positions(&index, data.dims[at])?;
+    let (from, dims) = (data.elements::<T>(), index.dims);
+    call.threads.pieces(out.elements::<T>(), PIECE, |start, piece| {
+        for (i, to) in piece.iter_mut().enumerate() {
+            let mut rest = start + i;
+            let mut offset = positions[rest] * data.strides[at];
+            for axis in (0..dims.len()).rev() {
+                if axis != at {
+                    offset += rest % dims[axis] * data.strides[axis];
+                }
+                rest /= dims[axis];
+            }
+            *to = from[offset];
+        }
+    });
+    Ok(())
+}

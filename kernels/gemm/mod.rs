@@ -1,0 +1,168 @@
+//! Matrix products, behind one interface: `out = product_scale · lhs · rhs + out_scale · out`.
+//!
+//! `cpu.rs` fills it with the crate `gemm`; own micro-kernels, bf16 and fused epilogues are to go behind the same types.
+mod cpu;
+
+use crate::Threads;
+
+/// A matrix that is read: any strides, so that a transpose needs no copy.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// A matrix of `rows × cols` whose element (i, j) is `data[i · row_stride + j · col_stride]`.
+    ///
+    /// # Panics
+    /// If an element lies outside of `data`.
+    pub fn new(
+        data: &'a [f32],
+        [rows, cols]: [usize; 2],
+        [row_stride, col_stride]: [usize; 2],
+    ) -> Matrix<'a> {
+        let extent = crate::extent(&[rows, cols], &[row_stride, col_stride]);
+        assert!(extent <= data.len(), "a {rows}×{cols} matrix spans {extent} of {} elements", data.len());
+        Matrix { data, rows, cols, row_stride, col_stride }
+    }
+    /// A row-major matrix.
+    ///
+    /// # Panics
+    /// If an element lies outside of `data`.
+    pub fn row_major(data: &'a [f32], rows: usize, cols: usize) -> Matrix<'a> {
+        Matrix::new(data, [rows, cols], [cols, 1])
+    }
+    /// The transpose, of the same memory.
+    #[must_use]
+    pub fn t(self) -> Matrix<'a> {
+        let Matrix { data, rows, cols, row_stride, col_stride } = self;
+        Matrix { data, rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride }
+    }
+    /// The rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+    /// The columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+}
+
+/// A product that is to be computed.
+#[derive(Clone, Copy, Debug)]
+pub struct Gemm<'a> {
+    /// The left operand, m × k.
+    pub lhs: Matrix<'a>,
+    /// The right operand, k × n.
+    pub rhs: Matrix<'a>,
+    /// What the product is multiplied by.
+    pub product_scale: f32,
+    /// What is in the result before is multiplied by this and added; at 0 it is overwritten, NaN or not.
+    pub out_scale: f32,
+}
+
+impl<'a> Gemm<'a> {
+    /// `out = lhs · rhs`.
+    pub fn new(lhs: Matrix<'a>, rhs: Matrix<'a>) -> Gemm<'a> {
+        Gemm { lhs, rhs, product_scale: 1.0, out_scale: 0.0 }
+    }
+    /// The product times `scale`.
+    #[must_use]
+    pub fn scaled(mut self, scale: f32) -> Gemm<'a> {
+        self.product_scale = scale;
+        self
+    }
+    /// The product plus what is in the result already, times `scale`.
+    #[must_use]
+    pub fn accumulated(mut self, scale: f32) -> Gemm<'a> {
+        self.out_scale = scale;
+        self
+    }
+    /// Computes it into `out`, row-major m × n. The bits do not depend on `threads`.
+    ///
+    /// # Panics
+    /// If the operands' sizes do not fit together, or `out` has another length than m · n.
+    pub fn run(&self, out: &mut [f32], threads: Threads) {
+        assert_eq!(self.lhs.cols, self.rhs.rows, "inner sizes of a matrix product differ");
+        assert_eq!(
+            self.lhs.rows * self.rhs.cols,
+            out.len(),
+            "the result of a matrix product has another size"
+        );
+        if self.lhs.cols == 0 {
+            let scale = self.out_scale;
+            // An empty sum; NaN in a result that is overwritten must not survive.
+            return out.iter_mut().for_each(|y| *y = if scale == 0.0 { 0.0 } else { *y * scale });
+        }
+        if !out.is_empty() {
+            cpu::run(self, out, threads);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn random(n: usize, seed: u64) -> Vec<f32> {
+        (0..n).map(|i| graft_ir::random::uniform(seed, 0, 0, i as u64) - 0.5).collect()
+    }
+
+    #[test]
+    fn agrees_with_the_sum_of_products_for_any_layout_and_threads() {
+        let sizes = [0usize, 1, 2, 3, 8, 17, 33];
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
+        for (m, k, n) in sizes.iter().flat_map(|&m| sizes.iter().flat_map(move |&k| sizes.map(|n| (m, k, n))))
+        {
+            let (a, b, c) = (random(m * k, 1), random(k * n, 2), random(m * n, 3));
+            for layout in 0..4 {
+                let lhs = if layout & 1 == 0 {
+                    Matrix::row_major(&a, m, k)
+                } else {
+                    Matrix::row_major(&a, k, m).t()
+                };
+                let rhs = if layout & 2 == 0 {
+                    Matrix::row_major(&b, k, n)
+                } else {
+                    Matrix::row_major(&b, n, k).t()
+                };
+                let gemm = Gemm::new(lhs, rhs).scaled(0.5).accumulated(2.0);
+                let mut out = c.clone();
+                gemm.run(&mut out, Threads::ONE);
+                for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                    let at = |x: &Matrix<'_>, i: usize, j: usize| {
+                        f64::from(x.data[i * x.row_stride + j * x.col_stride])
+                    };
+                    let sum: f64 = (0..k).map(|l| at(&lhs, i, l) * at(&rhs, l, j)).sum();
+                    let exact = 0.5 * sum + 2.0 * f64::from(c[i * n + j]);
+                    assert!((f64::from(out[i * n + j]) - exact).abs() < 1e-5, "{m}×{k}×{n} at {i}, {j}");
+                }
+                for threads in [2, 4] {
+                    let mut other = c.clone();
+                    pool.install(|| gemm.run(&mut other, Threads::new(threads)));
+                    assert_eq!(out, other, "{m}×{k}×{n} on {threads} threads");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn large_products_have_the_same_bits_on_any_number_of_threads() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
+        for (m, k, n) in [(129, 700, 65), (512, 96, 8), (8, 1000, 300), (1, 513, 1030), (700, 3, 700)] {
+            let (a, b) = (random(m * k, 1), random(k * n, 2));
+            let gemm = Gemm::new(Matrix::row_major(&a, m, k), Matrix::row_major(&b, n, k).t());
+            let mut one = vec![f32::NAN; m * n];
+            gemm.run(&mut one, Threads::ONE);
+            for threads in [2, 3, 4] {
+                let mut more = vec![f32::NAN; m * n];
+                pool.install(|| gemm.run(&mut more, Threads::new(threads)));
+                assert_eq!(one, more, "{m}×{k}×{n} on {threads} threads");
+            }
+        }
+    }
+}

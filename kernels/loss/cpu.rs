@@ -1,0 +1,114 @@
+//! Cross-entropy on logits (samples, classes, positions…), class axis 1, accumulated in `f64`.
+use crate::{
+    Call, View,
+    math::{self, vectorised},
+    threads::{optional_pieces, rows_per_piece},
+};
+use graft_ir::{Code, DType, Error, Result};
+
+/// The labels as class numbers; `None` where a label is to be ignored.
+fn labels(view: &View<'_>, classes: usize, ignored: Option<i64>) -> Result<Vec<Option<usize>>> {
+    let wide: Vec<i64> = match view.dtype {
+        DType::Int32 => view.elements::<i32>().iter().map(|&i| i64::from(i)).collect(),
+        _ => view.elements::<i64>().to_vec(),
+    };
+    let resolve = |label: i64| {
+        let outside = || Error::new(Code::VALUE, format!("label {label} is none of {classes} classes"));
+        match usize::try_from(label) {
+            _ if Some(label) == ignored => Ok(None),
+            Ok(class) if class < classes => Ok(Some(class)),
+            _ => Err(outside()),
+        }
+    };
+    wide.into_iter().map(resolve).collect()
+}
+
+/// Samples, classes and positions of logits.
+fn sizes(dims: &[usize]) -> Result<[usize; 3]> {
+    match dims {
+        [samples, classes, positions @ ..] => Ok([*samples, *classes, positions.iter().product()]),
+        _ => Err(Error::new(Code::TYPES, "logits need a class axis")),
+    }
+}
+
+/// `loss = mean or sum of −log softmax(logits)[label]` over the labels that count; `log_prob` where it is wanted.
+pub(super) fn cross_entropy(call: &mut Call<'_>) -> Result<()> {
+    let (logits, targets) = (call.input(0)?, call.input(1)?);
+    let [samples, classes, positions] = sizes(logits.dims)?;
+    let labels = labels(&targets, classes, call.node.int("ignore_index")?)?;
+    let mean = call.node.str("reduction")?.unwrap_or("mean") == "mean";
+    let losses = &mut call.scratch::<f64>()[..samples * positions];
+    let log_prob = call.wanted(1).map(|o| o.elements::<f32>());
+    let (xs, block) = (logits.elements::<f32>(), classes * positions);
+    let each = losses.chunks_mut(positions.max(1)).zip(optional_pieces(log_prob, block)).enumerate();
+    call.threads.each(each, |(i, (losses, mut log_prob))| {
+        let mut row = vec![0.0; classes];
+        for (j, loss) in losses.iter_mut().enumerate() {
+            let at = |c: usize| c * positions + j;
+            row.iter_mut().enumerate().for_each(|(c, x)| *x = xs[i * block + at(c)]);
+            let shift = log_sum_exp(&row);
+            *loss = labels[i * positions + j].map_or(0.0, |c| shift - f64::from(row[c]));
+            if let Some(out) = &mut log_prob {
+                row.iter().enumerate().for_each(|(c, &x)| out[at(c)] = (f64::from(x) - shift) as f32);
+            }
+        }
+    });
+    if let Some(out) = call.wanted(0) {
+        let counted = labels.iter().flatten().count();
+        let sum: f64 = losses.iter().sum();
+        let loss = if mean { sum / counted as f64 } else { sum };
+        out.elements::<f32>().iter_mut().for_each(|y| *y = loss as f32);
+    }
+    Ok(())
+}
+
+/// `log Σ e^x`.
+fn log_sum_exp(row: &[f32]) -> f64 {
+    vectorised(
+        #[inline(always)]
+        || {
+            let largest = math::max(row);
+            let total = math::sum_of(row, |x| f64::from(math::exp((x - f64::from(largest)) as f32)));
+            f64::from(largest) + total.ln()
+        },
+    )
+}
+
+/// `dlogits = dloss / n · (softmax(logits) − one_hot(label))`, zero where a label is ignored; n labels count.
+pub(super) fn cross_entropy_grad(call: &mut Call<'_>) -> Result<()> {
+    let (dloss, logits, targets) = (call.scalar(0)?, call.input(1)?, call.input(2)?);
+    let [_, classes, positions] = sizes(logits.dims)?;
+    let labels = labels(&targets, classes, call.node.int("ignore_index")?)?;
+    let scale = f64::from(dloss) / labels.iter().flatten().count() as f64;
+    let (xs, block) = (logits.elements::<f32>(), classes * positions);
+    let out = call.output(0)?.elements::<f32>();
+    call.threads.pieces(out, rows_per_piece(block) * block, |start, piece| {
+        let mut row = vec![0.0; classes];
+        for (i, out) in piece.chunks_mut(block).enumerate() {
+            let from = start + i * block;
+            for j in 0..positions {
+                let at = |c: usize| c * positions + j;
+                row.iter_mut().enumerate().for_each(|(c, x)| *x = xs[from + at(c)]);
+                grad_row(&mut row, labels[from / block * positions + j], scale);
+                row.iter().enumerate().for_each(|(c, &x)| out[at(c)] = x);
+            }
+        }
+    });
+    Ok(())
+}
+
+fn grad_row(row: &mut [f32], label: Option<usize>, scale: f64) {
+    let Some(label) = label else { return row.fill(0.0) };
+    let shift = log_sum_exp(row);
+    // The label's own entry as 1 − p would cancel in `f32`.
+    let own = (scale * ((f64::from(row[label]) - shift).exp() - 1.0)) as f32;
+    vectorised(
+        #[inline(always)]
+        || {
+            for x in row.iter_mut() {
+                *x = (scale * f64::from(math::exp((f64::from(*x) - shift) as f32))) as f32;
+            }
+        },
+    );
+    row[label] = own;
+}

@@ -1,0 +1,20 @@
+//! Optimiser steps.
+mod cpu;
+
+use crate::{Kernel, dtype, floats};
+use graft_ir::{DType, Node, Type};
+
+pub(crate) const KERNELS: &[Kernel] = &[
+    Kernel::new("graft.AdamW", adamw, cpu::adamw)
+        .in_place(&[(0, 0), (2, 1), (3, 2)])
+        .flops(per_element::<16>),
+    Kernel::new("graft.Sgd", |_, t| floats(t, t.len()), cpu::sgd).in_place(&[(0, 0)]).flops(per_element::<3>),
+];
+
+fn per_element<const N: u64>(_: &Node, operands: &[&[usize]], _: &[&[usize]]) -> u64 {
+    N * operands[0].iter().product::<usize>() as u64
+}
+
+fn adamw(_: &Node, types: &[Option<Type>]) -> bool {
+    types.len() == 6 && floats(types, 5) && dtype(types, 5) == Some(DType::Int64)
+}
