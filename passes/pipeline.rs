@@ -1,6 +1,6 @@
 //! Pipelines: parses `canonicalize, inject{method=lora,rank=4}, fuse` and runs it, with every graph checked.
 use crate::{Context, Options, Pass};
-use graft_ir::{Code, Error, Graph, Result, error::nearest, infer};
+use graft_ir::{Code, Error, Graph, Result, check, error::nearest, infer};
 use std::{
     fmt,
     time::{Duration, Instant},
@@ -94,6 +94,7 @@ fn find<'a>(passes: &'a [Pass], name: &str) -> Result<&'a Pass> {
 }
 
 fn checked(mut graph: Graph) -> Result<Graph> {
+    check(&graph)?;
     infer::infer(&mut graph)?;
     Ok(graph)
 }
