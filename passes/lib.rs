@@ -3,8 +3,15 @@
 
 pub mod constant;
 pub mod diff;
+pub mod grad;
+pub mod head;
+pub mod inject;
 pub mod inline;
+pub mod io;
+pub mod loss;
+pub mod merge;
 pub mod meta;
+pub mod optimizer;
 mod options;
 pub mod pipeline;
 pub mod rewrite;
@@ -31,7 +38,16 @@ pub struct Pass {
 }
 
 /// Every pass, alphabetically.
-pub const ALL: &[Pass] = &[inline::PASS];
+pub const ALL: &[Pass] = &[
+    optimizer::ACCUMULATE,
+    grad::PASS,
+    head::PASS,
+    inject::PASS,
+    inline::PASS,
+    loss::PASS,
+    merge::PASS,
+    optimizer::PASS,
+];
 
 /// What a pass may use besides the graph and its options.
 pub struct Context<'a> {

@@ -14,6 +14,8 @@ pub const BIAS: &str = "bias";
 pub const CONFIG: &str = "graft.config";
 /// On nodes and params: the version of this scheme.
 pub const VERSION: &str = "graft.version";
+/// The present version.
+pub const CURRENT: &str = "1";
 /// On params: present where the param is trained.
 pub const TRAINABLE: &str = "graft.trainable";
 /// On the model: JSON list of `[input, output]` pairs, the state of a training graph.

@@ -13,6 +13,11 @@ impl Options {
         self.0.entry(key.into()).or_default().push(value.to_string());
         self
     }
+    /// The same pairs but those of `key`.
+    #[must_use]
+    pub fn without(&self, key: &str) -> Options {
+        Options(self.0.iter().filter(|(k, _)| *k != key).map(|(k, v)| (k.clone(), v.clone())).collect())
+    }
     /// Every value given for `key`.
     pub fn all(&self, key: &str) -> &[String] {
         self.0.get(key).map_or(&[], Vec::as_slice)

@@ -4,7 +4,7 @@ mod path;
 
 use crate::meta;
 use constant::Constant;
-use graft_ir::{Attr, DType, Graph, Node, Result, Value, infer::node_label};
+use graft_ir::{Attr, DType, Graph, Node, Result, Tensor, Value, infer::node_label};
 use std::collections::{BTreeMap, HashMap};
 
 /// A linear node: `y = x·w`, whose second operand is constant.
@@ -208,4 +208,27 @@ fn bias(
 /// Whether the result of a linear, or that of its bias Add, is an output of the graph.
 fn is_output(graph: &Graph, node: &Node, add: Option<Value>) -> bool {
     [node.output(0), add].into_iter().flatten().any(|v| graph.outputs.contains(&v))
+}
+
+/// The stored weight of a linear; `None` if its data is elided or it lies in a subgraph.
+pub fn weight<'a>(graph: &'a Graph, linear: &Linear) -> Option<&'a Tensor> {
+    let param = graph.params.iter().find(|&&p| graph.name(p) == linear.weight);
+    let constant = || {
+        let made = |n: &&Node| n.output(0).is_some_and(|v| graph.name(v) == linear.weight);
+        graph.nodes.iter().find(made)?.tensor("value").ok().flatten()
+    };
+    param.and_then(|&p| graph[p].tensor.as_ref()).or_else(constant)
+}
+
+/// Whether no element of a floating-point tensor is NaN or infinite; true for other types.
+pub fn is_finite(tensor: &Tensor) -> bool {
+    // A value is not finite where all bits of the exponent are set; they lie in the two highest bytes.
+    let exponent: u16 = match tensor.dtype() {
+        DType::Float | DType::Bfloat16 => 0x7F80,
+        DType::Float16 => 0x7C00,
+        DType::Double => 0x7FF0,
+        _ => return true,
+    };
+    let high = |c: &[u8]| u16::from_le_bytes([c[c.len() - 2], c[c.len() - 1]]);
+    tensor.data().chunks_exact(tensor.dtype().bits() / 8).all(|c| high(c) & exponent != exponent)
 }

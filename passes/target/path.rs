@@ -1,5 +1,6 @@
 //! Module paths: what the model's author called the module that a linear node came from.
 use super::Linear;
+use crate::meta;
 use graft_ir::Node;
 use std::collections::{HashMap, HashSet};
 
@@ -17,7 +18,10 @@ impl Candidates {
         let weight = Some(linear.weight.as_str());
         let module = |name: Option<&str>, suffix: &str| Some(name?.strip_suffix(suffix)?.to_string());
         let named = |name: &str| (!is_anonymous(name, &node.op)).then(|| name.to_string());
+        // An adapted linear keeps the path that its adapter was made for.
+        let noted = node.meta.get(meta::TARGET).filter(|_| node.meta.contains_key(meta::METHOD));
         let sources = [
+            noted.cloned(),
             scope(&node.name),
             node.meta.get(NAME_SCOPES).and_then(|list| last_module(list)),
             module(weight, ".weight").filter(|m| !m.contains("::")),

@@ -1,0 +1,109 @@
+//! What is grafted onto a graph, found by its notes.
+use super::{Method, fit};
+use crate::meta;
+use graft_ir::{Code, Error, Graph, Result, Tensor, Value};
+use serde_json::Value as Json;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An adapter in a graph.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Adapter {
+    /// The module path of the linear that it adapts.
+    pub target: String,
+    /// The method's name.
+    pub method: String,
+    /// The rank it was made with.
+    pub rank: usize,
+    /// The alpha it was made with.
+    pub alpha: f64,
+    /// The method's own settings, as `--set` has them.
+    pub settings: Vec<(String, String)>,
+    /// Trainable parameters.
+    pub parameters: usize,
+    /// Nodes that were added for it.
+    pub nodes: usize,
+}
+
+/// Params and inputs, each once, params first.
+fn weights(graph: &Graph) -> Vec<Value> {
+    let mut seen = BTreeSet::new();
+    graph.params.iter().chain(&graph.inputs).copied().filter(|&v| seen.insert(v)).collect()
+}
+
+/// The trained weights of `graph`, adapters' and head's: its params first, then inputs (as in a training graph).
+pub fn trainable(graph: &Graph) -> Vec<Value> {
+    weights(graph).into_iter().filter(|&v| graph[v].meta.contains_key(meta::TRAINABLE)).collect()
+}
+
+/// Every adapter on `graph`, in the order of its weights.
+///
+/// # Errors
+/// [`Code::ADAPTER`] where the notes are damaged.
+pub fn adapters(graph: &Graph) -> Result<Vec<Adapter>> {
+    let mut found: Vec<Adapter> = Vec::new();
+    for v in weights(graph) {
+        let notes = &graph[v].meta;
+        let (Some(method), Some(target)) = (notes.get(meta::METHOD), notes.get(meta::TARGET)) else {
+            continue;
+        };
+        if let Some(config) = notes.get(meta::CONFIG) {
+            found.push(read(graph, method, target, config)?);
+        }
+        let size = graph[v].ty.as_ref().and_then(|ty| ty.sizes()).map_or(0, |dims| dims.iter().product());
+        if let Some(adapter) = found.iter_mut().find(|a| a.target == *target)
+            && notes.contains_key(meta::TRAINABLE)
+        {
+            adapter.parameters += size;
+        }
+    }
+    Ok(found)
+}
+
+fn read(graph: &Graph, method: &str, target: &str, config: &str) -> Result<Adapter> {
+    let damaged =
+        || Error::new(Code::ADAPTER, format!("the notes of adapter `{target}` are damaged: `{config}`"));
+    let Ok(Json::Object(object)) = serde_json::from_str(config) else { return Err(damaged()) };
+    let rank = object.get("rank").and_then(Json::as_u64).and_then(|r| usize::try_from(r).ok());
+    let own = object.iter().filter(|(k, _)| *k != "rank" && *k != "alpha");
+    let text = |v: &Json| v.as_str().map_or_else(|| v.to_string(), String::from);
+    let is_added = |n: &&graft_ir::Node| {
+        n.meta.get(meta::TARGET).is_some_and(|t| t == target)
+            && n.meta.get(meta::ROLE).is_some_and(|role| role != meta::BASE)
+    };
+    Ok(Adapter {
+        target: target.into(),
+        method: method.into(),
+        rank: rank.ok_or_else(damaged)?,
+        alpha: object.get("alpha").and_then(Json::as_f64).ok_or_else(damaged)?,
+        settings: own.map(|(k, v)| (k.clone(), text(v))).collect(),
+        parameters: 0,
+        nodes: graph.nodes.iter().filter(is_added).count(),
+    })
+}
+
+/// The adapters' weights as adapter files hold them: `<module path>.<suffix>` → tensor in the file's orientation.
+///
+/// `get` returns the present data of a weight by name; `None` stands for what the graph holds.
+///
+/// # Errors
+/// [`Code::ADAPTER`] for a weight without data, [`Code::METHOD`] for an unknown method.
+pub fn file_tensors(
+    graph: &Graph,
+    get: &dyn Fn(&str) -> Result<Option<Tensor>>,
+) -> Result<BTreeMap<String, Tensor>> {
+    let mut tensors = BTreeMap::new();
+    for v in weights(graph) {
+        let notes = &graph[v].meta;
+        let (Some(method), Some(target), Some(role)) =
+            (notes.get(meta::METHOD), notes.get(meta::TARGET), notes.get(meta::ROLE))
+        else {
+            continue;
+        };
+        let Some(form) = Method::named(method)?.file(role) else { continue };
+        let missing = || Error::new(Code::ADAPTER, format!("weight `{}` has no data", graph.name(v)));
+        let tensor = get(graph.name(v))?.or_else(|| graph[v].tensor.clone()).ok_or_else(missing)?;
+        let tensor = if form.is_transposed { fit::transposed(&tensor)? } else { tensor };
+        tensors.insert(format!("{target}.{}", form.suffix), tensor);
+    }
+    Ok(tensors)
+}

@@ -1,0 +1,59 @@
+//! What `inject` will do: for each chosen linear, the settings and weights of its adapter.
+use super::{Config, Method, Weight, fit};
+use crate::{Options, Selector, selector::PerModule, target::Linear};
+use graft_ir::{Code, Error, Result, Tensor};
+use std::collections::BTreeMap;
+
+/// One linear and its adapter to be.
+pub(super) struct Planned<'a> {
+    pub(super) linear: &'a Linear,
+    pub(super) config: Config,
+    pub(super) weights: Vec<Weight>,
+}
+
+impl Planned<'_> {
+    /// Its trainable parameters.
+    pub(super) fn parameters(&self) -> usize {
+        self.weights.iter().filter(|w| w.is_trainable).map(|w| w.dims.iter().product::<usize>()).sum()
+    }
+}
+
+/// The linears that `options` choose, in the order of the nodes, each with its settings.
+///
+/// Where trained weights are given and no `targets`, the linears are those that the weights are for.
+pub(super) fn plan<'a>(
+    method: &Method,
+    linears: &'a [Linear],
+    options: &Options,
+    adapter: Option<&BTreeMap<String, Tensor>>,
+) -> Result<Vec<Planned<'a>>> {
+    let selector = Selector::new(options)?;
+    let chosen = match adapter.filter(|_| options.all("targets").is_empty()) {
+        Some(tensors) => fit::linears_of(method, linears, tensors)?,
+        None => selector.select(linears)?,
+    };
+    let rank: f64 = options.get_or("rank", 8.0)?;
+    let alpha: f64 = options.get_or("alpha", 16.0)?;
+    let ranks = PerModule::<f64>::new(options, "rank-pattern")?;
+    let alphas = PerModule::<f64>::new(options, "alpha-pattern")?;
+    ranks.check(linears)?;
+    alphas.check(linears)?;
+    let settings: Vec<(String, String)> = method
+        .options
+        .iter()
+        .filter_map(|key| Some((key.to_string(), options.all(key).last()?.clone())))
+        .collect();
+    let planned = |linear| {
+        let rank = whole_rank(ranks.get(linear).unwrap_or(rank))?;
+        let config = Config { rank, alpha: alphas.get(linear).unwrap_or(alpha), settings: settings.clone() };
+        Ok(Planned { linear, weights: (method.weights)(linear, &config)?, config })
+    };
+    chosen.into_iter().map(planned).collect()
+}
+
+/// Adapter configurations write numbers as floats at times; a rank is whole and positive all the same.
+fn whole_rank(rank: f64) -> Result<usize> {
+    let is_whole = rank >= 1.0 && rank.fract() == 0.0 && rank <= f64::from(u32::MAX);
+    let bad = || Error::new(Code::METHOD, format!("rank {rank} is not a positive whole number"));
+    if is_whole { Ok(rank as usize) } else { Err(bad()) }
+}

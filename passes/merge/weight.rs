@@ -1,0 +1,107 @@
+//! The weight of a linear as the model stores it, and its replacement.
+use crate::{Linear, target};
+use graft_ir::{Array, Attr, Builder, Code, Error, Graph, Node, Result, Tensor, Value};
+
+/// Ops that only move or re-type a weight, so that a new weight can be put behind them.
+const INVERTIBLE: &[&str] = &["Cast", "Identity", "Transpose"];
+
+/// The stored weight of `linear`; an error where none can be put in its place.
+pub(super) fn stored(graph: &Graph, linear: &Linear) -> Result<Tensor> {
+    if let Some(step) = linear.steps.iter().find(|s| !INVERTIBLE.contains(&s.as_str())) {
+        let message = format!("weight `{}` stands behind `{step}`, which cannot be undone", linear.weight);
+        return Err(
+            Error::new(Code::MERGE, message).help("keep the adapter beside it: `graft inject --adapter`")
+        );
+    }
+    if !linear.dtype.is_float() {
+        let message = format!("weight `{}` is quantised ({})", linear.weight, linear.dtype);
+        return Err(Error::new(Code::MERGE, message));
+    }
+    let elided = || Error::new(Code::VALUE, format!("the data of weight `{}` is elided", linear.weight));
+    let tensor = target::weight(graph, linear).ok_or_else(elided)?;
+    if !target::is_finite(tensor) {
+        let message = format!("weight `{}` holds NaN or infinite values", linear.weight);
+        return Err(Error::new(Code::NON_FINITE, message));
+    }
+    Ok(tensor.clone())
+}
+
+/// The weight as (in, out), with the node's `alpha` in it.
+pub(super) fn from_stored(linear: &Linear, tensor: &Tensor, alpha: f64) -> Result<Array> {
+    let array = Array::from_tensor(tensor)?;
+    let array = if is_flipped(linear) { transposed(&array)? } else { array };
+    let scaled = array.floats()?.iter().map(|w| w * alpha).collect();
+    Ok(Array::float(array.dtype, array.dims.clone(), scaled))
+}
+
+/// The inverse of [`from_stored`], rounded to the stored element type.
+pub(super) fn to_stored(linear: &Linear, weight: Array, alpha: f64) -> Result<Tensor> {
+    let scaled = weight.floats()?.iter().map(|w| w / alpha).collect();
+    let array = Array::float(linear.dtype, weight.dims.clone(), scaled);
+    if is_flipped(linear) { transposed(&array)?.to_tensor() } else { array.to_tensor() }
+}
+
+fn is_flipped(linear: &Linear) -> bool {
+    linear.layout == "(out, in)"
+}
+
+fn transposed(array: &Array) -> Result<Array> {
+    let &[rows, columns] = &array.dims[..] else {
+        return Err(Error::new(Code::MERGE, format!("expected a matrix, found {:?}", array.dims)));
+    };
+    let from = array.floats()?;
+    let data = (0..columns).flat_map(|c| (0..rows).map(move |r| from[r * columns + c])).collect();
+    Ok(Array::float(array.dtype, vec![columns, rows], data))
+}
+
+/// Puts `tensor` in place of the stored weight of `linear`. What else reads the old weight keeps it.
+pub(super) fn replace(graph: &mut Graph, linear: &Linear, tensor: Tensor) -> Result<()> {
+    let lost = || Error::new(Code::MERGE, format!("linear `{}` is not found again", linear.path));
+    let index = linear.index.ok_or_else(lost)?;
+    let mut operand = graph.nodes[index].input(1).ok_or_else(lost)?;
+    // The nodes between the weight and the linear, outermost first.
+    let mut chain = Vec::new();
+    let mut is_shared = false;
+    loop {
+        is_shared |= n_readers(graph, operand) > 1;
+        let Some(i) = graph.nodes.iter().position(|n| n.defines().any(|v| v == operand)) else { break };
+        if graph.nodes[i].op == "Constant" {
+            break;
+        }
+        chain.push(i);
+        operand = graph.nodes[i].input(0).ok_or_else(lost)?;
+    }
+    if is_shared {
+        return give_own(graph, index, &chain, &linear.path, tensor);
+    }
+    let constant = graph.nodes.iter_mut().find(|n| n.output(0) == Some(operand));
+    match constant {
+        Some(node) => *node = std::mem::take(node).with("value", Attr::Tensor(tensor)),
+        None => graph[operand].tensor = Some(tensor),
+    }
+    Ok(())
+}
+
+/// How many times `v` is read, as an output of the graph included.
+fn n_readers(graph: &Graph, v: Value) -> usize {
+    graph.nodes.iter().flat_map(Node::reads).chain(graph.outputs.iter().copied()).filter(|&r| r == v).count()
+}
+
+/// Gives the linear at `index` a weight of its own, behind copies of the nodes in `chain`.
+fn give_own(graph: &mut Graph, index: usize, chain: &[usize], path: &str, tensor: Tensor) -> Result<()> {
+    let mut b = Builder::new(graph);
+    let mut rest = b.graph.nodes.split_off(index);
+    let name = b.fresh(&format!("{path}.weight"));
+    let mut operand = b.graph.add_param(name, tensor);
+    b.scope(format!("{path}."));
+    for &i in chain.iter().rev() {
+        let mut node = Node { outputs: Vec::new(), origin: None, ..b.graph.nodes[i].clone() };
+        node.inputs[0] = Some(operand);
+        operand = b.push("weight", node)?;
+    }
+    if let Some(linear) = rest.first_mut() {
+        linear.inputs[1] = Some(operand);
+    }
+    graph.nodes.append(&mut rest);
+    Ok(())
+}
