@@ -1,5 +1,5 @@
 //! Types of values: what each node's operands say about its results.
-use crate::{Attr, Code, DType, Dim, Error, Function, Graph, Node, Result, Tensor, Type, ops};
+use crate::{Attr, Code, DType, Dim, Error, Function, Graph, Node, Result, Tensor, Type, Value, ops};
 
 /// What inference finds out about one result; all `None` where nothing is known.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -28,7 +28,7 @@ impl Fact {
 }
 
 /// A small integer tensor's elements are followed only up to this many.
-const MAX_KNOWN: usize = 64;
+pub(crate) const MAX_KNOWN: usize = 64;
 
 /// What an op's `infer` may look at.
 pub struct Infer<'a> {
@@ -58,12 +58,7 @@ impl<'a> Infer<'a> {
     }
     /// The elements of operand `i`, where given and known: a constant, or computed from shapes.
     pub fn known(&self, i: usize) -> Option<Vec<Dim>> {
-        let data = &self.graph[self.node.input(i)?];
-        // A param that is also an input is only a default.
-        let overridable = || self.graph.inputs.iter().any(|&v| Some(v) == self.node.input(i));
-        data.known
-            .clone()
-            .or_else(|| data.tensor.as_ref().filter(|_| !overridable()).and_then(known_elements))
+        known(self.graph, self.node.input(i)?)
     }
     /// The elements of operand `i` as numbers, where all are known.
     pub fn known_ints(&self, i: usize) -> Option<Vec<i64>> {
@@ -73,6 +68,33 @@ impl<'a> Infer<'a> {
     pub fn unknown(&self, output: usize, axis: usize) -> Dim {
         let name = self.node.output(output).map_or("", |v| self.graph.name(v));
         Dim::unknown(name, axis)
+    }
+    /// Sizes, axes and the like, which are an operand in newer opsets and an attribute in older ones;
+    /// `None` where they are left out or not known.
+    pub fn ints_at(&self, i: usize, attr: &str) -> Result<Option<Vec<i64>>> {
+        match self.node.input(i) {
+            Some(_) => Ok(self.known_ints(i)),
+            None => Ok(self.node.ints(attr)?.map(<[i64]>::to_vec)),
+        }
+    }
+    /// `n` dimensions of result `output` that inference cannot know; `None` if no tensor has so many.
+    pub fn unknowns(&self, output: usize, n: usize) -> Option<Vec<Dim>> {
+        (n <= MAX_KNOWN).then(|| (0..n).map(|axis| self.unknown(output, axis)).collect())
+    }
+    /// The shape whose sizes operand `i` holds; without its elements, what its own size says of the rank.
+    pub fn shape_in(&self, i: usize, output: usize) -> Option<Vec<Dim>> {
+        self.known(i).or_else(|| match self.shape(i)? {
+            [n] => self.unknowns(output, n.as_size()?),
+            _ => None,
+        })
+    }
+    /// Two sizes that an op wants to be equal, as the one of them that says more; an error if they cannot be.
+    pub fn same(&self, a: &Dim, b: &Dim, what: &str) -> Result<Dim> {
+        if a.never_equals(b) {
+            return Err(self.mismatch(format!("{what} differ: {a} and {b}")));
+        }
+        let says_more = a.as_const().is_some() || (b.as_const().is_none() && !a.is_unknown());
+        Ok(if says_more { a.clone() } else { b.clone() })
     }
     /// The shape that `shapes` broadcast to in result 0; an error where two sizes provably do not fit.
     pub fn broadcast(&self, shapes: &[&[Dim]]) -> Result<Vec<Dim>> {
@@ -95,20 +117,35 @@ impl<'a> Infer<'a> {
         let operands: Vec<String> = self.node.inputs.iter().map(|v| self.describe(*v)).collect();
         Error::new(Code::TYPES, format!("{} (operands: {})", message.into(), operands.join(", ")))
     }
-    fn describe(&self, v: Option<crate::Value>) -> String {
+    fn describe(&self, v: Option<Value>) -> String {
         let Some(v) = v else { return "none".into() };
         let data = &self.graph[v];
         data.ty.as_ref().map_or_else(|| format!("`{}`", data.name), |ty| format!("`{}` {ty}", data.name))
     }
 }
 
-/// The elements of a small integer tensor of rank 0 or 1.
+/// The elements of a small integer tensor of rank 0 or 1, where known: a constant, or computed from shapes.
+pub fn known(graph: &Graph, v: Value) -> Option<Vec<Dim>> {
+    let data = &graph[v];
+    // A param that is also an input is only a default.
+    let constant = || data.tensor.as_ref().filter(|_| !graph.inputs.contains(&v)).and_then(known_elements);
+    data.known.clone().or_else(constant)
+}
+
+/// The elements of the constant `t`, if it is a small integer tensor of rank 0 or 1.
 pub fn known_elements(t: &Tensor) -> Option<Vec<Dim>> {
     let integer = matches!(t.dtype(), DType::Int64 | DType::Int32 | DType::Bool);
     if !integer || t.dims().len() > 1 || t.len() > MAX_KNOWN {
         return None;
     }
     Some(t.to_i64()?.into_iter().map(Dim::from).collect())
+}
+
+/// The one element `value` in the shape `dims`, if that is small enough to follow.
+pub(crate) fn repeat(value: &[Dim], dims: &[Dim]) -> Option<Vec<Dim>> {
+    let ([value], true) = (value, dims.len() <= 1) else { return None };
+    let n = crate::product(dims).as_size().filter(|&n| n <= MAX_KNOWN)?;
+    Some(vec![value.clone(); n])
 }
 
 /// Infers the types of all values of `graph`, from those of its inputs and params.

@@ -7,8 +7,15 @@ mod activation;
 mod arithmetic;
 mod broadcast;
 mod cast;
+mod generate;
+mod index;
+mod layout;
 mod logic;
 mod math;
+mod matmul;
+mod shape;
+
+pub use generate::constant;
 
 /// Runs an op: its results from its operands.
 pub type EvalRule = fn(&Eval<'_>) -> Result<Vec<Array>>;
@@ -30,7 +37,17 @@ pub struct OpDef {
 }
 
 /// All ops, by family.
-pub const FAMILIES: &[&[OpDef]] = &[activation::OPS, arithmetic::OPS, cast::OPS, logic::OPS, math::OPS];
+pub const FAMILIES: &[&[OpDef]] = &[
+    activation::OPS,
+    arithmetic::OPS,
+    cast::OPS,
+    generate::OPS,
+    index::OPS,
+    logic::OPS,
+    math::OPS,
+    matmul::OPS,
+    shape::OPS,
+];
 
 /// Every entry of the table.
 pub fn all() -> impl Iterator<Item = &'static OpDef> {

@@ -86,6 +86,18 @@ impl Builder<'_> {
             None => self.op("shape", "Shape", &[x]),
         }
     }
+    /// The size of `x` along `axis` as an `int64` tensor of one element: a constant where it is a number.
+    pub fn size_of(&mut self, x: Value, axis: usize) -> Result<Value> {
+        if let Some(n) = self.graph.shape(x).and_then(|dims| dims.get(axis)?.as_const()) {
+            return self.ints("size", &[n]);
+        }
+        let (shape, axis) = (self.op("shape", "Shape", &[x])?, self.ints("axis", &[axis as i64])?);
+        self.op("size", "Gather", &[shape, axis])
+    }
+    /// `parts` one after the other along `axis`.
+    pub fn concat(&mut self, hint: &str, parts: &[Value], axis: i64) -> Result<Value> {
+        self.push(hint, Node::new("Concat", parts, &[]).with("axis", Attr::Int(axis)))
+    }
     /// Gives `x` the shape in `shape`, whose zeros mean zero where the opset can say so (from 14).
     pub fn reshape(&mut self, x: Value, shape: Value) -> Result<Value> {
         let node = Node::new("Reshape", &[x, shape], &[]);

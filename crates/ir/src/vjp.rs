@@ -1,5 +1,5 @@
 //! Reverse-mode rules: how an op's gradient is written as further nodes.
-use crate::{Builder, Code, Error, Node, Result, Tensor, Value};
+use crate::{Builder, Code, Dim, Error, Node, Result, Tensor, Value, infer};
 
 /// What is known of an op's gradient.
 #[derive(Clone, Copy)]
@@ -43,6 +43,13 @@ impl Backward<'_, '_> {
         }
         let node = graph.nodes.iter().find(|n| n.op == "Constant" && n.output(0) == Some(v))?;
         node.tensor("value").ok().flatten().cloned()
+    }
+    /// Operand `i`, or else the attribute that it was in older opsets, as numbers, where they are known.
+    pub fn ints_at(&self, i: usize, attr: &str) -> Result<Option<Vec<i64>>> {
+        match self.node.input(i) {
+            Some(v) => Ok(infer::known(self.b.graph, v).and_then(|k| k.iter().map(Dim::as_const).collect())),
+            None => Ok(self.node.ints(attr)?.map(<[i64]>::to_vec)),
+        }
     }
     /// The gradient of the first result; an error if nothing flows back into it.
     pub fn dy(&self) -> Result<Value> {
