@@ -1,1 +1,4 @@
-//! Not yet written.
+//! What the suites share: file tests, seeded values for graphs, and the numeric judges.
+pub mod case;
+pub mod judge;
+pub mod sample;

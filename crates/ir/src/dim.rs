@@ -30,6 +30,8 @@ pub struct Dim(Vec<(Monomial, i64)>);
 /// Beyond these sizes an expression becomes an unknown of its own, so that hostile shapes cost no memory.
 const MAX_TERMS: usize = 1 << 10;
 const MAX_DEGREE: usize = 32;
+/// Longer texts are not read as polynomials, so that parsing takes no time that matters.
+const MAX_TEXT: usize = 1 << 12;
 /// How deep `min(min(…` may be.
 const MAX_NESTING: usize = 6;
 
@@ -48,6 +50,9 @@ impl Dim {
     }
     /// Reads `2*batch*seq+1` or `min(64,seq)`; text that is no such polynomial is one symbol of that name.
     pub fn parse(text: &str) -> Dim {
+        if text.len() > MAX_TEXT {
+            return Dim::symbol(text);
+        }
         polynomial(text, MAX_NESTING).unwrap_or_else(|| Dim::symbol(text))
     }
     /// The number, if no symbol is left.
