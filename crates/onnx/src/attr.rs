@@ -101,7 +101,7 @@ fn text_name(kind: AttributeType) -> Option<&'static str> {
     TEXT_NAMES.iter().find(|row| row.0 == kind).map(|row| row.1)
 }
 
-/// The message for an attribute that is no subgraph: those need the original's, which the exporter has.
+/// The message for an attribute; that of a subgraph is empty, for the exporter to fill.
 pub(crate) fn write(name: &str, attr: &Attr) -> Result<AttributeProto> {
     let mut proto = AttributeProto { name: Some(name.into()), ..AttributeProto::default() };
     let kind = match attr {
@@ -152,35 +152,4 @@ pub(crate) fn write(name: &str, attr: &Attr) -> Result<AttributeProto> {
     };
     proto.r#type = Some(kind as i32);
     Ok(proto)
-}
-
-/// Whether two attributes mean the same: of subgraphs, the types that inference may have filled in do not count.
-pub(crate) fn same(a: &Attr, b: &Attr) -> bool {
-    match (a, b) {
-        (Attr::Graph(a), Attr::Graph(b)) => Arc::ptr_eq(a, b) || same_graph(a, b),
-        (Attr::Tensor(a), Attr::Tensor(b)) => tensor::same(a, b),
-        _ => a == b,
-    }
-}
-
-fn same_graph(a: &graft_ir::Graph, b: &graft_ir::Graph) -> bool {
-    let values = a.values.len() == b.values.len()
-        && a.values.iter().zip(&b.values).all(|(x, y)| {
-            let tensors = match (&x.tensor, &y.tensor) {
-                (Some(x), Some(y)) => tensor::same(x, y),
-                (x, y) => x.is_none() && y.is_none(),
-            };
-            x.name == y.name && x.meta == y.meta && tensors
-        });
-    let nodes = a.nodes.len() == b.nodes.len()
-        && a.nodes.iter().zip(&b.nodes).all(|(x, y)| {
-            let attrs = x.attrs.len() == y.attrs.len()
-                && x.attrs.iter().zip(&y.attrs).all(|((k, x), (l, y))| k == l && same(x, y));
-            (&x.name, &x.op, &x.inputs, &x.outputs, &x.meta)
-                == (&y.name, &y.op, &y.inputs, &y.outputs, &y.meta)
-                && attrs
-        });
-    let ends = (&a.name, &a.meta, &a.inputs, &a.params, &a.outputs)
-        == (&b.name, &b.meta, &b.inputs, &b.params, &b.outputs);
-    values && nodes && ends && a.inputs.iter().all(|&v| a[v].ty == b[v].ty)
 }

@@ -2,20 +2,23 @@
 //!
 //! [`load`] maps a file, looks at it before it decodes it, and makes a graph whose weights are slices of the map.
 //! The decoded messages are kept as the model's [`Origin`], so that [`save`] writes what nobody changed as it was.
-#![allow(dead_code, reason = "the exporter, which uses the rest, lands next")]
-
 mod attr;
+mod encode;
+mod export;
 mod external;
 mod files;
 mod import;
 mod limits;
 mod map;
 pub mod proto;
+mod save;
 mod scope;
+mod spill;
 mod tensor;
 mod types;
 
 pub use files::{atomic_write, atomic_write_with};
+pub use save::{ExternalData, SaveOptions, save, to_bytes};
 
 use bytes::Bytes;
 use external::External;

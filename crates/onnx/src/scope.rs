@@ -111,7 +111,7 @@ impl<'a> Scope<'a> {
         {
             data.ty = Some(Type::new(t.dtype(), t.dims().iter().copied()));
         }
-        data.meta.extend(types::read_meta(&proto.metadata_props));
+        data.meta = types::read_meta(&proto.metadata_props);
         data.tensor = tensor;
         Ok(())
     }

@@ -56,16 +56,6 @@ fn write_dim(dim: &Dim) -> Dimension {
     Dimension { value, denotation: None }
 }
 
-/// The declaration of a value.
-pub(crate) fn write_info(name: &str, ty: Option<&Type>, meta: &Meta) -> ValueInfoProto {
-    ValueInfoProto {
-        name: Some(name.into()),
-        r#type: ty.map(write),
-        doc_string: None,
-        metadata_props: write_meta(meta, &[]),
-    }
-}
-
 /// Whether a declared type still holds of a value whose type is `now`, so that the declaration can stay as it is.
 ///
 /// Inference refines types: it puts sizes in terms of the inputs' `symbols` where the exporter wrote a name of its own,
