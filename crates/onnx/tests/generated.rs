@@ -10,7 +10,7 @@ use std::{fmt::Write as _, path::Path};
 const BOXED: &[&str] =
     &["AttributeProto.t", "AttributeProto.g", "AttributeProto.sparse_tensor", "AttributeProto.tp"];
 
-const HEADER: &str =
+const HEADER: &str = "// @generated from proto/onnx.proto by tests/generated.rs; `BLESS=1 cargo test` rewrites it.\n";
     "// Generated from proto/onnx.proto by tests/generated.rs; `BLESS=1 cargo test` rewrites it.\n";
 
 fn root() -> &'static Path {
