@@ -1,6 +1,6 @@
 //! Which values of a graph are the same in every run, and what they hold.
 use crate::meta;
-use graft_ir::{Array, Attr, DType, Data, Graph, Node, Value};
+use graft_ir::{Array, Attr, DType, Data, Graph, Node, Tensor, Value};
 use std::collections::HashSet;
 
 /// Ops whose results differ from run to run although their operands do not.
@@ -21,6 +21,13 @@ pub fn values(graph: &Graph) -> HashSet<Value> {
         }
     }
     constant
+}
+
+/// The data of a weight that is frozen and cannot be overridden, unless it is elided.
+pub fn of_param(graph: &Graph, v: Value) -> Option<&Tensor> {
+    let data = &graph[v];
+    let is_frozen = !data.meta.contains_key(meta::TRAINABLE) && !graph.inputs.contains(&v);
+    data.tensor.as_ref().filter(|_| is_frozen)
 }
 
 /// What a `Constant` node holds; `None` for strings, sparse tensors and references to a call's attribute.

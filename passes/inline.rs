@@ -21,7 +21,7 @@ fn inline(graph: &Graph, options: &Options, _: &mut Context<'_>) -> Result<Graph
     let mut out = graph.clone();
     let mut b = Builder::new(&mut out);
     for node in std::mem::take(&mut b.graph.nodes) {
-        emit(node, only, &mut Vec::new(), &mut b)?;
+        emit(node, only, &mut b)?;
     }
     out.sweep_functions();
     Ok(out)
@@ -68,26 +68,18 @@ pub fn expand(function: &Function, call: &Node, b: &mut Builder<'_>) -> Result<(
     Ok(())
 }
 
-/// Appends `node`, expanded if it is a call; `callers` are the functions whose bodies it stands in.
-fn emit(node: Node, only: &[String], callers: &mut Vec<String>, b: &mut Builder<'_>) -> Result<()> {
+/// Appends `node`, expanded if it is a call, and so the calls in its body: no function of a valid graph calls itself.
+fn emit(node: Node, only: &[String], b: &mut Builder<'_>) -> Result<()> {
     let function = b.graph.functions.get(&node.op).filter(|_| only.is_empty() || only.contains(&node.op));
     let Some(function) = function.map(Arc::clone) else {
         b.graph.nodes.push(node);
         return Ok(());
     };
-    if callers.contains(&node.op) {
-        return Err(Error::new(Code::GRAPH, format!("function `{}` calls itself", node.op)));
-    }
     let scope = scope(b.graph, &node);
     let start = b.graph.nodes.len();
     expand(&function, &node, b.scope(scope))?;
     let body = b.graph.nodes.split_off(start);
-    callers.push(node.op);
-    for node in body {
-        emit(node, only, callers, b)?;
-    }
-    callers.pop();
-    Ok(())
+    body.into_iter().try_for_each(|node| emit(node, only, b))
 }
 
 /// The body's nodes that the results wanted by `call` depend on, in order.

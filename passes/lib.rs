@@ -1,8 +1,11 @@
 //! Passes: each takes a graph and returns a new one. `ALL` lists them.
 #![forbid(unsafe_code)]
 
+pub mod canonicalize;
 pub mod constant;
 pub mod diff;
+pub mod fold;
+pub mod fuse;
 pub mod grad;
 pub mod head;
 pub mod inject;
@@ -16,6 +19,7 @@ mod options;
 pub mod pipeline;
 pub mod rewrite;
 pub mod selector;
+pub mod sweep;
 pub mod target;
 
 pub use options::Options;
@@ -40,6 +44,9 @@ pub struct Pass {
 /// Every pass, alphabetically.
 pub const ALL: &[Pass] = &[
     optimizer::ACCUMULATE,
+    canonicalize::PASS,
+    fold::PASS,
+    fuse::PASS,
     grad::PASS,
     head::PASS,
     inject::PASS,
@@ -47,6 +54,7 @@ pub const ALL: &[Pass] = &[
     loss::PASS,
     merge::PASS,
     optimizer::PASS,
+    sweep::PASS,
 ];
 
 /// What a pass may use besides the graph and its options.

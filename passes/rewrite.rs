@@ -10,55 +10,35 @@ mod matcher;
 mod tests;
 
 pub use apply::{Replacement, rewrite};
+pub(crate) use matcher::is_commutative;
 pub use matcher::{Match, Pattern, Reject};
 
-use graft_ir::{Graph, Node, Value};
-use std::collections::{HashMap, HashSet};
+use crate::constant;
+use graft_ir::{Array, Graph, Node, Uses, Value};
 
-/// Who defines and who reads each value of a graph.
+/// A graph, and who defines and reads each of its values.
 pub struct Sites<'g> {
     /// The graph.
     pub graph: &'g Graph,
-    definitions: HashMap<Value, usize>,
-    readers: HashMap<Value, Vec<usize>>,
-    outputs: HashSet<Value>,
-    params: HashSet<Value>,
+    /// Computed from the graph as it is.
+    pub uses: Uses,
 }
 
 impl<'g> Sites<'g> {
-    /// Reads the graph once.
+    /// Looks at every node once.
     pub fn new(graph: &'g Graph) -> Sites<'g> {
-        let mut sites = Sites {
-            graph,
-            definitions: HashMap::new(),
-            readers: HashMap::new(),
-            outputs: graph.outputs.iter().copied().collect(),
-            params: graph.params.iter().copied().filter(|v| !graph.inputs.contains(v)).collect(),
-        };
-        for (i, node) in graph.nodes.iter().enumerate() {
-            sites.definitions.extend(node.defines().map(|v| (v, i)));
-            node.reads().for_each(|v| sites.readers.entry(v).or_default().push(i));
-        }
-        sites
-    }
-    /// The node that defines `v`, by position.
-    pub fn definition(&self, v: Value) -> Option<usize> {
-        self.definitions.get(&v).copied()
+        Sites { graph, uses: Uses::new(graph) }
     }
     /// The node that defines `v`.
     pub fn node(&self, v: Value) -> Option<&'g Node> {
-        self.graph.nodes.get(self.definition(v)?)
+        self.graph.nodes.get(self.uses.def(v)?)
     }
-    /// The nodes that read `v`, by position; a node that reads it twice stands there twice.
-    pub fn readers(&self, v: Value) -> &[usize] {
-        self.readers.get(&v).map_or(&[], Vec::as_slice)
-    }
-    /// Whether `v` is a result of the graph.
-    pub fn is_output(&self, v: Value) -> bool {
-        self.outputs.contains(&v)
-    }
-    /// Whether `v` is a weight that nobody can override.
-    pub fn is_param(&self, v: Value) -> bool {
-        self.params.contains(&v)
+    /// What `v` holds in every run: the data of a `Constant` node, or of a weight that is frozen and cannot be
+    /// overridden.
+    pub fn constant(&self, v: Value) -> Option<Array> {
+        match self.node(v) {
+            Some(node) => constant::of_node(node),
+            None => Array::from_tensor(constant::of_param(self.graph, v)?).ok(),
+        }
     }
 }

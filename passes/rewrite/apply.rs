@@ -78,7 +78,8 @@ fn next_match(
 /// The call that the match stands for: results that nobody reads are left out.
 fn as_call(pattern: &Pattern<'_>, sites: &Sites<'_>, m: &Match) -> Node {
     let body = &pattern.function().body;
-    let is_read = |v: Value| sites.is_output(v) || sites.readers(v).iter().any(|&reader| !m.covers(reader));
+    let is_read =
+        |v: Value| sites.uses.is_output(v) || sites.uses.users(v).iter().any(|&reader| !m.covers(reader));
     let bound = |p: &Value| m.values.get(p).copied();
     let mut outputs: Vec<Option<Value>> =
         body.outputs.iter().map(|p| bound(p).filter(|&v| is_read(v))).collect();

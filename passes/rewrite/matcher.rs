@@ -135,7 +135,7 @@ impl<'f> Pattern<'f> {
                 m.values.insert(p, v);
                 continue;
             };
-            let n = sites.definition(v)?;
+            let n = sites.uses.def(v)?;
             let (pattern, node) = (&self.body().nodes[i], &sites.graph.nodes[n]);
             self.bind_node(pattern, node, &mut m).then_some(())?;
             m.values.get(&p).filter(|&&bound| bound == v)?;
@@ -199,7 +199,7 @@ impl<'f> Pattern<'f> {
         let Some(&i) = self.definitions.get(&p) else { return true };
         let op = sites.node(v).map(|n| n.op.as_str());
         if self.constants.contains_key(&i) {
-            op == Some("Constant") || sites.is_param(v)
+            op.is_none_or(|op| op == "Constant")
         } else {
             op == Some(&*self.body().nodes[i].op)
         }
@@ -207,17 +207,14 @@ impl<'f> Pattern<'f> {
 
     /// `v` must be a constant that agrees with the pattern's constant node `i`, or that its attribute can take.
     fn bind_constant(&self, sites: &Sites<'_>, i: usize, v: Value, m: &mut Match) -> Option<()> {
-        let found = match sites.node(v) {
-            Some(node) => constant::of_node(node)?,
-            None => Array::from_tensor(sites.graph[v].tensor.as_ref().filter(|_| sites.is_param(v))?).ok()?,
-        };
+        let found = sites.constant(v)?;
         let node = &self.body().nodes[i];
         let agrees = match (&self.constants[&i], node.attrs.values().next()?) {
             (Some(wanted), _) => constant::agree(wanted, &found),
             (None, Attr::Ref { name, kind }) => bind_attr(m, name, as_attr(&found, kind)?),
             (None, _) => false,
         };
-        m.constants.extend(sites.definition(v));
+        m.constants.extend(sites.uses.def(v));
         agrees.then_some(())
     }
 
@@ -227,7 +224,7 @@ impl<'f> Pattern<'f> {
             self.body().outputs.iter().filter_map(|p| m.values.get(p).copied()).collect();
         let inner = m.nodes.values().flat_map(|&n| sites.graph.nodes[n].defines());
         for v in inner.filter(|v| !results.contains(v)) {
-            if sites.is_output(v) || sites.readers(v).iter().any(|&reader| !m.covers(reader)) {
+            if sites.uses.is_output(v) || sites.uses.users(v).iter().any(|&reader| !m.covers(reader)) {
                 return Err(format!("`{}` is used outside the match", sites.graph.name(v)));
             }
         }

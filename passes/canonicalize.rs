@@ -1,0 +1,82 @@
+//! Brings a graph into the form that the other passes and the kernels know, whatever exporter wrote it.
+//!
+//! Where before and after can be written down, they are a pair in `canonicalize.onnxtxt`. What a pair cannot say is
+//! code: which operand is constant (`operands`), and a `Gemm` with its four attributes (`gemm`).
+mod forward;
+mod gemm;
+mod operands;
+
+use crate::{
+    Context, Options, Pass, constant,
+    rewrite::{Pattern, Reject, Replacement, rewrite},
+};
+use graft_ir::{Function, Graph, Node, Result, library, parse_functions};
+
+/// Takes no options.
+pub const PASS: Pass = Pass {
+    name: "canonicalize",
+    about: "raises decomposed LayerNorm and Gelu to calls, and turns every linear into MatMul (x, w) and Add",
+    run: canonicalize,
+};
+
+const PAIRS: &str = include_str!("canonicalize.onnxtxt");
+
+fn canonicalize(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Graph> {
+    options.expect_only(&[])?;
+    let graph = forward::forward(graph)?;
+    let graph = operands::constants_last(&graph);
+    let mut graph = gemm::to_matmul(&graph, ctx.log)?;
+    for pair in parse_functions(PAIRS)?.chunks_exact(2) {
+        graph = replace(&graph, &pair[0], &pair[1], ctx)?;
+    }
+    Ok(graph)
+}
+
+/// Replaces `before` by `after` wherever [`fits`] lets it.
+fn replace(graph: &Graph, before: &Function, after: &Function, ctx: &mut Context<'_>) -> Result<Graph> {
+    // A pair is looked for only if its ops occur: spelling it for the graph's opset could fail for no reason.
+    let occurs = |op: &str| op == "Constant" || graph.nodes.iter().any(|n| n.op == op);
+    if !before.body.nodes.iter().all(|n| occurs(&n.op)) {
+        return Ok(graph.clone());
+    }
+    let (before, after) = (spelled(before, graph)?, spelled(after, graph)?);
+    let mut graph = graph.clone();
+    for node in after.body.nodes.iter().filter(|n| n.op.starts_with("graft.")) {
+        library::require(&mut graph, &node.op)?;
+    }
+    let pattern = Pattern::new(&before)?;
+    let (mut out, n) = rewrite(&pattern, Replacement::Body(&after), &graph, &fits, ctx.log)?;
+    if n > 0 {
+        (ctx.log)(&format!("canonicalize: {} × {n}", before.name));
+    }
+    out.sweep_functions();
+    Ok(out)
+}
+
+/// A rule in the words of the graph's opset.
+fn spelled(function: &Function, graph: &Graph) -> Result<Function> {
+    let mut scratch = Graph { opsets: graph.opsets.clone(), ..Graph::default() };
+    library::adopt(&mut scratch, function)?;
+    Ok(Function::clone(&scratch.functions[&function.name]))
+}
+
+/// What a pair's formula takes for granted about its operands.
+fn fits(graph: &Graph, call: &Node) -> std::result::Result<(), Reject> {
+    let rank = |i: usize| call.input(i).and_then(|v| graph.shape(v)).map(<[_]>::len);
+    let name = |i: usize| call.input(i).map_or("", |v| graph.name(v));
+    match call.domain_and_name().1 {
+        // Scale and bias go with the last axis alone.
+        "LayerNorm" | "LayerNormSquare" => match [1, 2].into_iter().find(|&i| rank(i) != Some(1)) {
+            Some(i) => Err(format!("`{}` is not known to have rank 1", name(i))),
+            None => Ok(()),
+        },
+        "BiasLast" => {
+            let constants = constant::values(graph);
+            match [1, 2].into_iter().find(|&i| !call.input(i).is_some_and(|v| constants.contains(&v))) {
+                Some(i) => Err(format!("`{}` is not constant", name(i))),
+                None => Ok(()),
+            }
+        }
+        _ => Ok(()),
+    }
+}
