@@ -6,7 +6,12 @@ use std::{
 };
 
 /// The texts, one for each family.
-const TEXTS: &[&str] = &[include_str!("library/optimizer.onnxtxt"), include_str!("library/reduce.onnxtxt")];
+const TEXTS: &[&str] = &[
+    include_str!("library/activation.onnxtxt"),
+    include_str!("library/norm.onnxtxt"),
+    include_str!("library/optimizer.onnxtxt"),
+    include_str!("library/reduce.onnxtxt"),
+];
 
 /// The opset version of bodies that do not say which they are written for.
 const WRITTEN_FOR: i64 = 18;
