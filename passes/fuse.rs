@@ -1,6 +1,7 @@
 //! Turns bodies of functions into calls, where a kernel does better than the body: the inverse of `inline`.
 use crate::{
     Context, Options, Pass,
+    inject::METHODS,
     rewrite::{Pattern, Reject, Replacement, rewrite},
 };
 use graft_ir::{Function, Graph, Node, Result, Type, library};
@@ -25,7 +26,7 @@ fn fuse(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Graph
         if has_kernel(call, &types) { Ok(()) } else { Err("there is no kernel for these operands".into()) }
     };
     let mut graph = graph.clone();
-    for function in functions(&graph) {
+    for function in functions(&graph)? {
         // What a call means is said by the graph's own function of that name, if it has one.
         let mut with_function = graph.clone();
         library::adopt(&mut with_function, &function)?;
@@ -42,10 +43,12 @@ fn fuse(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Graph
 
 /// The functions to look for, the longest first, so that no short one takes a part of a long one; those that cannot
 /// be said in the graph's opset cannot stand in it.
-fn functions(graph: &Graph) -> Vec<Function> {
-    let can_be_said = |f: &Function| library::adopt(&mut graph.clone(), f).is_ok();
-    let mut functions: Vec<Function> =
-        LIBRARY.iter().filter_map(|name| library::get(name).cloned()).filter(can_be_said).collect();
+fn functions(graph: &Graph) -> Result<Vec<Function>> {
+    let mut functions: Vec<Function> = LIBRARY.iter().filter_map(|name| library::get(name).cloned()).collect();
+    for method in METHODS {
+        functions.extend(method.parsed()?);
+    }
+    functions.retain(|f| library::adopt(&mut graph.clone(), f).is_ok());
     functions.sort_by_key(|f| Reverse(f.body.nodes.len()));
-    functions
+    Ok(functions)
 }
