@@ -44,7 +44,8 @@ fn fuse(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Graph
 /// The functions to look for, the longest first, so that no short one takes a part of a long one; those that cannot
 /// be said in the graph's opset cannot stand in it.
 fn functions(graph: &Graph) -> Result<Vec<Function>> {
-    let mut functions: Vec<Function> = LIBRARY.iter().filter_map(|name| library::get(name).cloned()).collect();
+    let mut functions: Vec<Function> =
+        LIBRARY.iter().filter_map(|name| library::get(name).cloned()).collect();
     for method in METHODS {
         functions.extend(method.parsed()?);
     }
