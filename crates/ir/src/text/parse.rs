@@ -21,7 +21,7 @@ pub fn parse(text: &str) -> Result<Graph> {
     let header = p.header()?.unwrap_or_default();
     let mut graph = p.graph()?;
     (graph.ir_version, graph.opsets, graph.meta) = (header.ir_version, header.opsets, header.meta);
-    for function in p.functions()? {
+    for function in p.functions(Names::Unique)? {
         graph.functions.insert(function.name.clone(), Arc::new(function));
     }
     Ok(graph)
@@ -30,12 +30,20 @@ pub fn parse(text: &str) -> Result<Graph> {
 /// Parses a text of functions: bodies that are written once and put into graphs where needed.
 ///
 /// A header such as `<domain: "graft", opset_import: ["" : 18]>` holds for the functions that follow it;
-/// without one the domain is `graft`, and no opset is imported.
+/// without one the domain is `graft`, and no opset is imported. A name may stand more than once: a pair of functions,
+/// before and after, is a rule of rewriting.
 ///
 /// # Errors
 /// [`Code::TEXT`], with line and column.
 pub fn parse_functions(text: &str) -> Result<Vec<Function>> {
-    Parser::new(text)?.functions()
+    Parser::new(text)?.functions(Names::Repeatable)
+}
+
+/// Whether functions of one text may share a name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Names {
+    Unique,
+    Repeatable,
 }
 
 /// What stands in `<…>` before a model or function.
@@ -216,15 +224,15 @@ impl<'a> Parser<'a> {
             Ok((key, value(p)?))
         })
     }
-    fn functions(&mut self) -> Result<Vec<Function>> {
+    fn functions(&mut self, names: Names) -> Result<Vec<Function>> {
         let mut header = Header { domain: Some("graft".into()), ..Header::default() };
         let mut functions: Vec<Function> = Vec::new();
-        let mut names = HashSet::new();
+        let mut met = HashSet::new();
         while self.token != Token::End {
             header = self.header()?.unwrap_or(header);
             let at = self.at;
             let function = self.function(&header)?;
-            if !names.insert(function.name.clone()) {
+            if !met.insert(function.name.clone()) && names == Names::Unique {
                 let message = format!("function `{}` is defined twice", function.name);
                 return Err(self.error_at(at, message));
             }
