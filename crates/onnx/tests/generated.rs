@@ -10,8 +10,8 @@ use std::{fmt::Write as _, path::Path};
 const BOXED: &[&str] =
     &["AttributeProto.t", "AttributeProto.g", "AttributeProto.sparse_tensor", "AttributeProto.tp"];
 
-const HEADER: &str = "// @generated from proto/onnx.proto by tests/generated.rs; `BLESS=1 cargo test` rewrites it.\n";
-    "// Generated from proto/onnx.proto by tests/generated.rs; `BLESS=1 cargo test` rewrites it.\n";
+const HEADER: &str =
+    "// @generated from proto/onnx.proto by tests/generated.rs; `BLESS=1 cargo test` rewrites it.\n";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

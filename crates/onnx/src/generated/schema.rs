@@ -1,4 +1,4 @@
-// Generated from proto/onnx.proto by tests/generated.rs; `BLESS=1 cargo test` rewrites it.
+// @generated from proto/onnx.proto by tests/generated.rs; `BLESS=1 cargo test` rewrites it.
 const MODEL: usize = 9;
 const MESSAGES: &[Message] = &[
     Message { name: "AttributeProto", fields: &[
