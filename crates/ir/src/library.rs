@@ -8,6 +8,7 @@ use std::{
 /// The texts, one for each family.
 const TEXTS: &[&str] = &[
     include_str!("library/activation.onnxtxt"),
+    include_str!("library/gather.onnxtxt"),
     include_str!("library/norm.onnxtxt"),
     include_str!("library/optimizer.onnxtxt"),
     include_str!("library/reduce.onnxtxt"),
