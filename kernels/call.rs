@@ -70,7 +70,8 @@ impl<'a> View<'a> {
     /// The elements in memory: for a row-major view exactly its elements in order.
     pub fn elements<T: Pod>(&self) -> &'a [T] {
         let extent = extent(self.dims, self.strides) * size_of::<T>();
-        bytemuck::cast_slice(&self.data[..extent])
+        // The address of an empty slice need not be aligned.
+        if extent == 0 { &[] } else { bytemuck::cast_slice(&self.data[..extent]) }
     }
     /// The number of elements of the last `n` axes.
     pub fn row_len(&self, n: usize) -> usize {
@@ -81,7 +82,7 @@ impl<'a> View<'a> {
 impl<'a> ViewMut<'a> {
     /// The elements.
     pub fn elements<T: Pod>(self) -> &'a mut [T] {
-        bytemuck::cast_slice_mut(self.data)
+        if self.data.is_empty() { &mut [] } else { bytemuck::cast_slice_mut(self.data) }
     }
 }
 
@@ -129,7 +130,7 @@ impl<'a> Call<'a> {
     pub fn scratch<T: Pod>(&mut self) -> &'a mut [T] {
         let bytes = std::mem::take(&mut self.scratch);
         let whole = bytes.len() / size_of::<T>() * size_of::<T>();
-        bytemuck::cast_slice_mut(&mut bytes[..whole])
+        if whole == 0 { &mut [] } else { bytemuck::cast_slice_mut(&mut bytes[..whole]) }
     }
     /// The elements of an integer operand that may also be an attribute in older opsets (`axes`, `split`, …).
     pub fn ints_at(&self, i: usize, attr: &str) -> Result<Option<Vec<i64>>> {

@@ -8,7 +8,7 @@ use graft_ir::Result;
 pub(super) fn adamw(call: &mut Call<'_>) -> Result<()> {
     let attr = |name: &str, default: f32| call.node.float(name).map(|v| f64::from(v.unwrap_or(default)));
     let (beta1, beta2) = (attr("beta1", 0.9)?, attr("beta2", 0.999)?);
-    let (eps, decay) = (attr("epsilon", 1e-8)?, attr("weight_decay", 0.0)?);
+    let (eps, decay) = (attr("epsilon", 1e-8)?, attr("weight_decay", 0.01)?);
     let lr = f64::from(call.scalar(4)?);
     let step = call.input(5)?.elements::<i64>().first().copied().unwrap_or(1) as f64;
     let (correct1, correct2) = (1.0 - beta1.powf(step), 1.0 - beta2.powf(step));
