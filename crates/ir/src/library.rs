@@ -9,6 +9,7 @@ use std::{
 const TEXTS: &[&str] = &[
     include_str!("library/activation.onnxtxt"),
     include_str!("library/gather.onnxtxt"),
+    include_str!("library/loss.onnxtxt"),
     include_str!("library/norm.onnxtxt"),
     include_str!("library/optimizer.onnxtxt"),
     include_str!("library/reduce.onnxtxt"),

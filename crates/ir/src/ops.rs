@@ -11,8 +11,11 @@ mod generate;
 mod index;
 mod layout;
 mod logic;
+mod loss;
 mod math;
 mod matmul;
+mod norm;
+mod reduce;
 mod shape;
 
 pub use generate::constant;
@@ -44,8 +47,11 @@ pub const FAMILIES: &[&[OpDef]] = &[
     generate::OPS,
     index::OPS,
     logic::OPS,
+    loss::OPS,
     math::OPS,
     matmul::OPS,
+    norm::OPS,
+    reduce::OPS,
     shape::OPS,
 ];
 

@@ -1,5 +1,5 @@
 //! Shorthands of [`Builder`] for the ops that gradients are made of, spelled as the graph's opset wants them.
-use crate::{Attr, Builder, Code, DType, Dim, Error, Node, Result, Value};
+use crate::{Attr, Builder, Code, DType, Dim, Error, Node, Result, Value, library};
 
 impl Builder<'_> {
     /// The graph's opset version of ONNX's own domain.
@@ -174,6 +174,20 @@ impl Builder<'_> {
             node = node.with("keepdims", Attr::Int(0));
         }
         self.push(hint, node)
+    }
+    /// Calls a library function for the results that are wanted; the others are left out.
+    pub fn call_for(&mut self, hint: &str, mut node: Node, wanted: &[bool]) -> Result<Vec<Option<Value>>> {
+        library::require(self.graph, &node.op)?;
+        let result = |wanted: &bool| {
+            wanted.then(|| {
+                let name = self.fresh(hint);
+                self.graph.add_value(name, None)
+            })
+        };
+        node.outputs = wanted.iter().map(result).collect();
+        let outputs = node.outputs.clone();
+        self.append(node)?;
+        Ok(outputs)
     }
     /// Undoes a broadcast: sums `dy`, to whose shape `like` was broadcast, down to the shape of `like`.
     ///

@@ -51,7 +51,7 @@ impl Backward<'_, '_> {
             None => Ok(self.node.ints(attr)?.map(<[i64]>::to_vec)),
         }
     }
-    /// The gradient of the first result; an error if nothing flows back into it.
+    /// The gradient of the first result; an error if nothing flows back into it, or something into another.
     pub fn dy(&self) -> Result<Value> {
         let none = || {
             Error::new(
@@ -59,7 +59,10 @@ impl Backward<'_, '_> {
                 format!("`{}` has a gradient for its first result only", self.node.op),
             )
         };
-        self.dy.first().copied().flatten().ok_or_else(none)
+        match self.dy {
+            [Some(dy), others @ ..] if others.iter().all(Option::is_none) => Ok(*dy),
+            _ => Err(none()),
+        }
     }
     /// The gradients of a rule that writes each by itself: `write` is called for each operand that needs one, with
     /// its position and value.

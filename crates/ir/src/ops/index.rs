@@ -69,7 +69,7 @@ pub(super) const OPS: &[OpDef] = &[
         since: 9,
         infer: search::infer_one_hot,
         eval: Some(search::eval_one_hot),
-        vjp: Vjp::Rule(search::vjp_one_hot),
+        vjp: Vjp::Missing,
         doc: "y[…,j,…] = on if indices[…] = j else off",
     },
     OpDef {

@@ -4,8 +4,14 @@ use crate::{draw::Draw, example::Example};
 mod activation;
 mod arithmetic;
 mod cast;
+mod index;
 mod logic;
+mod loss;
 mod math;
+mod matmul;
+mod norm;
+mod reduce;
+mod shape;
 
 /// One op with a way to draw a node of it.
 pub(crate) struct Case {
@@ -21,4 +27,16 @@ const fn case(op: &'static str, make: fn(&mut Draw) -> Example) -> Case {
 }
 
 /// All cases, by family as in the op table.
-pub(crate) const FAMILIES: &[&[Case]] = &[cast::CASES];
+pub(crate) const FAMILIES: &[&[Case]] = &[
+    activation::CASES,
+    arithmetic::CASES,
+    cast::CASES,
+    index::CASES,
+    logic::CASES,
+    loss::CASES,
+    math::CASES,
+    matmul::CASES,
+    norm::CASES,
+    reduce::CASES,
+    shape::CASES,
+];

@@ -13,12 +13,13 @@ mod example;
 
 use cases::Case;
 use draw::{CHOICES, Draw};
-use graft_ir::ops;
+use graft_ir::{Vjp, ops};
 use proptest::{
     collection::vec,
     prelude::any,
     test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner},
 };
+use std::collections::BTreeSet;
 
 /// Each case is drawn this often, unless the environment's `PROPTEST_CASES` says otherwise.
 const DRAWS: u32 = 96;
@@ -29,7 +30,7 @@ fn all_cases() -> impl Iterator<Item = &'static Case> {
 
 /// The first opset that has the op; the library's functions are served from 14 on.
 fn first_opset(op: &str) -> i64 {
-    ops::all().filter(|def| def.name == op).map(|def| def.since).min().unwrap_or(14)
+    ops::all().filter(|def| def.name == op).map(|def| def.since).min().unwrap_or(14).max(14)
 }
 
 /// Draws examples of `case` and checks each; a failure is shrunk to the smallest shapes that show it.
@@ -57,4 +58,12 @@ fn run(case: &Case) -> Result<(), String> {
 fn rules_agree_with_finite_differences() {
     let failures: Vec<String> = all_cases().filter_map(|case| run(case).err()).collect();
     assert!(failures.is_empty(), "{} of the cases fail:\n{}", failures.len(), failures.join("\n\n"));
+}
+
+#[test]
+fn every_rule_has_a_case() {
+    let covered: BTreeSet<&str> = all_cases().map(|case| case.op).collect();
+    let rules = ops::all().filter(|def| matches!(def.vjp, Vjp::Rule(_))).map(|def| def.name);
+    let missing: BTreeSet<&str> = rules.filter(|name| !covered.contains(name)).collect();
+    assert!(missing.is_empty(), "ops whose gradient nobody checks: {missing:?}");
 }

@@ -102,13 +102,6 @@ pub(super) fn eval_one_hot(ctx: &Eval<'_>) -> Result<Vec<Array>> {
     Ok(vec![layout::select(values, dims, source)?])
 }
 
-pub(super) fn vjp_one_hot(ctx: &mut Backward<'_, '_>) -> Result<Vec<Option<Value>>> {
-    if ctx.needs(2) {
-        return Err(Error::new(Code::NO_GRADIENT, "`OneHot` has no gradient for its values"));
-    }
-    Ok(vec![None; 3])
-}
-
 /// How many elements a `TopK` takes, where that is known: an operand, or an attribute in opsets before 10.
 fn infer_count(ctx: &Infer<'_>) -> Result<Option<Dim>> {
     match ctx.node.input(1) {

@@ -3,8 +3,11 @@ use super::{Case, case};
 use crate::draw::Draw;
 use graft_ir::{Array, Attr, DType};
 
-#[allow(dead_code, reason = "registered with the constants")]
 pub(crate) const CASES: &[Case] = &[
+    case("Gelu", |d| {
+        let form = if d.coin() { "tanh" } else { "none" };
+        d.unary(Draw::any).with("approximate", Attr::Str(form.into()))
+    }),
     case("Relu", |d| d.unary(Draw::nonzero)),
     case("LeakyRelu", |d| d.unary(Draw::nonzero).with("alpha", Attr::Float(0.25))),
     case("Sigmoid", |d| d.unary(Draw::any)),

@@ -3,7 +3,6 @@ use super::{Case, case};
 use crate::{draw::Draw, example::Example};
 use graft_ir::Array;
 
-#[allow(dead_code, reason = "registered with the constants")]
 pub(crate) const CASES: &[Case] = &[
     case("Add", |d| d.binary(Draw::any, Draw::any)),
     case("Sub", |d| d.binary(Draw::any, Draw::any)),

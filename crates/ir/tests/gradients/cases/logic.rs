@@ -1,7 +1,6 @@
 //! Selection.
 use super::{Case, case};
 
-#[allow(dead_code, reason = "registered with the constants")]
 pub(crate) const CASES: &[Case] = &[case("Where", |d| {
     let dims = d.dims(0, 3);
     let (condition, a, b) = (d.narrowed(&dims), d.narrowed(&dims), d.narrowed(&dims));

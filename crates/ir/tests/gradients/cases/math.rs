@@ -2,7 +2,6 @@
 use super::{Case, case};
 use crate::draw::Draw;
 
-#[allow(dead_code, reason = "registered with the constants")]
 pub(crate) const CASES: &[Case] = &[
     case("Sqrt", |d| d.unary(|d, dims| d.floats(dims, 0.3, 2.0))),
     case("Reciprocal", |d| d.unary(|d, dims| d.floats(dims, 0.3, 2.0))),
