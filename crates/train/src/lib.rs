@@ -1,1 +1,29 @@
-//! Not yet written.
+//! Training: data, batches, schedules, the loop, checkpoints and metrics. Loss, gradients and the optimiser are in the
+//! graph already; what is here feeds it and carries its state.
+#![forbid(unsafe_code)]
+
+mod chart;
+mod config;
+pub mod data;
+mod estimate;
+mod evaluate;
+mod folder;
+mod graphs;
+mod interrupt;
+mod metrics;
+mod observer;
+mod order;
+mod outputs;
+mod prepare;
+mod run;
+mod schedule;
+mod state;
+mod stepper;
+
+pub use config::{Config, Duration};
+pub use graphs::{fill_head, forward_stages, training_stages};
+pub use metrics::{Evaluation, StepMetrics};
+pub use observer::{Observer, Silent};
+pub use order::{Order, Stream, batches};
+pub use run::{CHART_FILE, METRICS_FILE, Report, run};
+pub use schedule::{Curve, Schedule};

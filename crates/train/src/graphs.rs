@@ -1,0 +1,196 @@
+//! From a model to the graphs of a run: what is trained, evaluated and fed, all made by passes.
+use crate::{
+    config::Config,
+    data::{Input, Label, Schema},
+    observer::Observer,
+};
+use graft_ir::{Code, Error, Graph, Result, Tensor, Value};
+use graft_passes::{ALL, Context, Options, Stage, inject::trainable, io, meta, optimizer, pipeline};
+use std::collections::{BTreeMap, HashSet};
+
+/// The graphs of a run.
+pub(crate) struct Graphs {
+    /// The adapted model up to the loss; trained weights are params.
+    pub(crate) forward: Graph,
+    /// Batch and state in, loss and next state out. With accumulation: the sums of gradients in place of the batch.
+    pub(crate) update: Graph,
+    /// Batch and sums in, loss and next sums out; only with accumulation.
+    pub(crate) accumulate: Option<Graph>,
+}
+
+/// The stages that make the adapted model and its loss.
+pub fn forward_stages(config: &Config, inject: &Options) -> Vec<Stage> {
+    let mut loss = Stage::new("loss").with("kind", &config.loss).with("label", &config.label);
+    if let Some(logits) = &config.logits {
+        loss = loss.with("logits", logits);
+    }
+    let inject = Stage { name: "inject".into(), options: inject.clone().with("finite", true) };
+    let head = config.head.iter().map(|options| Stage { name: "head".into(), options: options.clone() });
+    [Stage::new("canonicalize"), inject, Stage::new("fuse")].into_iter().chain(head).chain([loss]).collect()
+}
+
+/// The stages that turn the adapted model and its loss into a training step.
+pub fn training_stages(config: &Config) -> Vec<Stage> {
+    let mut optimizer = Stage::new("optimizer").with("kind", &config.optimizer);
+    optimizer = optimizer.with("weight_decay", config.weight_decay).with("clip", config.clip.unwrap_or(0.0));
+    if config.dump_grads.is_some() {
+        optimizer = optimizer.with("keep_grads", true);
+    }
+    if config.accumulate > 1 {
+        optimizer = optimizer.with("accumulate", config.accumulate);
+    }
+    vec![Stage::new("grad"), optimizer, Stage::new("fuse")]
+}
+
+/// Runs `stages` on `graph` with the kernels of the CPU.
+fn run(
+    stages: &[Stage],
+    graph: &Graph,
+    adapter: Option<&BTreeMap<String, Tensor>>,
+    seed: u64,
+    observer: &mut dyn Observer,
+) -> Result<Graph> {
+    let mut lines = Vec::new();
+    let mut ctx = Context {
+        log: &mut |line| lines.push(line.to_string()),
+        has_kernel: &graft_kernels::supports,
+        adapter,
+        seed,
+    };
+    let made = pipeline::run(ALL, stages, graph, &mut ctx, &mut |step| observer.pass(step));
+    lines.iter().for_each(|line| observer.note(line));
+    made
+}
+
+impl Graphs {
+    /// Runs the passes. `init` are the adapter's tensors to start from, `head` those of its head.
+    pub(crate) fn new(
+        model: &Graph,
+        config: &Config,
+        inject: &Options,
+        init: Option<&BTreeMap<String, Tensor>>,
+        head: Option<&BTreeMap<String, Tensor>>,
+        observer: &mut dyn Observer,
+    ) -> Result<Graphs> {
+        let mut forward = run(&forward_stages(config, inject), model, init, config.seed, observer)?;
+        if let Some(head) = head {
+            fill_head(&mut forward, head)?;
+        }
+        let update = run(&training_stages(config), &forward, None, config.seed, observer)?;
+        let accumulate = (config.accumulate > 1).then(|| {
+            let stages = ["grad", "accumulate", "fuse"].map(Stage::new);
+            run(&stages, &forward, None, config.seed, observer)
+        });
+        Ok(Graphs { forward, update, accumulate: accumulate.transpose()? })
+    }
+
+    /// The model up to the loss, with the trained weights as inputs that can be fed.
+    pub(crate) fn evaluation(&self) -> Graph {
+        let mut graph = self.forward.clone();
+        for weight in trainable(&graph) {
+            if !graph.inputs.contains(&weight) {
+                graph.inputs.push(weight);
+            }
+        }
+        graph
+    }
+
+    /// What is to be fed, besides the scalars and the state.
+    pub(crate) fn schema(&self, loss: &str) -> Result<Schema> {
+        let graph = &self.forward;
+        let label = io::role(graph, "label")?;
+        let params: HashSet<Value> = graph.params.iter().copied().collect();
+        let mut inputs = Vec::new();
+        for &v in graph.inputs.iter().filter(|v| Some(**v) != label && !params.contains(v)) {
+            let name = graph.name(v).to_string();
+            let unknown =
+                || Error::new(Code::DATA, format!("the type of the model's input `{name}` is not known"));
+            let ty = graph[v].ty.clone().ok_or_else(unknown)?;
+            inputs.push(Input { vocabulary: vocabulary(graph, v), name, ty });
+        }
+        let label = label.map(|v| {
+            let ty = graph[v].ty.clone();
+            let unknown = || Error::new(Code::LABEL, "the type of the label is not known");
+            let classes = if loss == "cross-entropy" { classes(graph)? } else { None };
+            Ok(Label { name: graph.name(v).to_string(), ty: ty.ok_or_else(unknown)?, classes })
+        });
+        Ok(Schema { inputs, label: label.transpose()? })
+    }
+
+    /// What the state holds before the first step.
+    pub(crate) fn initial_state(&self) -> Result<BTreeMap<String, Tensor>> {
+        Ok(optimizer::initial_state(&self.update)?.into_iter().collect())
+    }
+
+    /// The trained weights, in `forward`.
+    pub(crate) fn trained(&self) -> Vec<Value> {
+        trainable(&self.forward)
+    }
+
+    /// The names of the trained weights.
+    pub(crate) fn weights(&self) -> Vec<String> {
+        self.trained().into_iter().map(|v| self.forward.name(v).to_string()).collect()
+    }
+
+    /// The trained weights among a state's tensors; a weight that the loss does not depend on has its initial value.
+    pub(crate) fn weights_of(&self, state: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+        let weight = |v: Value| {
+            let name = self.forward.name(v);
+            Some((name.to_string(), state.get(name).or(self.forward[v].tensor.as_ref())?.clone()))
+        };
+        self.trained().into_iter().filter_map(weight).collect()
+    }
+}
+
+/// The size of the last axis of the logits.
+fn classes(graph: &Graph) -> Result<Option<usize>> {
+    let logits = io::role(graph, "logits")?;
+    Ok(logits.and_then(|v| graph.shape(v)?.last()?.as_size()))
+}
+
+/// The number of rows of the table that the input's values are looked up in.
+fn vocabulary(graph: &Graph, input: Value) -> Option<usize> {
+    let mut same = vec![input];
+    for node in &graph.nodes {
+        let reads = |i: usize| node.input(i).is_some_and(|v| same.contains(&v));
+        match node.op.as_str() {
+            "Cast" | "Identity" if reads(0) => same.extend(node.output(0)),
+            "Gather" if reads(1) && matches!(node.int("axis"), Ok(None | Some(0))) => {
+                let table = node.input(0).filter(|&v| graph.is_param(v))?;
+                return graph.shape(table)?.first()?.as_size();
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The weights of the head on `graph`, by their name in `head.safetensors` (`head.weight`, `head.bias`).
+pub(crate) fn head_weights(graph: &Graph) -> Vec<(String, Value)> {
+    let is_head = |v: &Value| graph[*v].meta.get(meta::TARGET).is_some_and(|t| t == "head");
+    let role = |v: Value| graph[v].meta.get(meta::ROLE).map_or(String::new(), |role| format!("head.{role}"));
+    trainable(graph).into_iter().filter(is_head).map(|v| (role(v), v)).collect()
+}
+
+/// Fills the head that the pass `head` put on `graph` with trained weights, as `head.safetensors` holds them.
+///
+/// # Errors
+/// [`Code::ADAPTER_FIT`] where a weight is missing, unexpected or of another shape.
+pub fn fill_head(graph: &mut Graph, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    let weights = head_weights(graph);
+    let misfit = |message: String| Error::new(Code::ADAPTER_FIT, message);
+    if let Some(name) = tensors.keys().find(|name| !weights.iter().any(|(n, _)| n == *name)) {
+        return Err(misfit(format!("`{name}` of the trained head has no place in this head")));
+    }
+    for (name, v) in weights {
+        let tensor = tensors.get(&name).ok_or_else(|| misfit(format!("the trained head lacks `{name}`")))?;
+        let wanted = graph[v].ty.as_ref().and_then(graft_ir::Type::sizes);
+        if graph.dtype(v) != Some(tensor.dtype()) || wanted.as_deref() != Some(tensor.dims()) {
+            let found = format!("{}{:?}", tensor.dtype(), tensor.dims());
+            let ty = graph[v].ty.as_ref().map_or(String::new(), ToString::to_string);
+            return Err(misfit(format!("`{name}` of the trained head is {found}, expected {ty}")));
+        }
+        graph[v].tensor = Some(tensor.clone());
+    }
+    Ok(())
+}

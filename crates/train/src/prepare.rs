@@ -1,0 +1,202 @@
+//! Everything before the first step: graphs, data, the saved state, what is said at the start.
+use crate::{
+    config::{Config, Duration},
+    data::{Dataset, Schema, Text},
+    estimate,
+    evaluate::Evaluator,
+    folder::digest,
+    graphs::Graphs,
+    observer::Observer,
+    order::Stream,
+    outputs::Outputs,
+    schedule::Schedule,
+    state::{Progress, State},
+    stepper::Stepper,
+};
+use graft_adapter::{Adapter, HEAD_FILE};
+use graft_exec::Options;
+use graft_ir::{Code, Error, Graph, Result, Tensor};
+use std::{collections::BTreeMap, path::Path};
+
+/// A run, ready for its next step.
+pub(crate) struct Prepared {
+    pub(crate) graphs: Graphs,
+    pub(crate) outputs: Outputs,
+    pub(crate) data: Dataset,
+    pub(crate) stream: Stream,
+    pub(crate) schedule: Schedule,
+    pub(crate) stepper: Stepper,
+    pub(crate) evaluator: Option<Evaluator>,
+    pub(crate) settings: BTreeMap<String, String>,
+    pub(crate) progress: Progress,
+    /// The trained weights of the best evaluation, if those are to be kept.
+    pub(crate) best: BTreeMap<String, Tensor>,
+}
+
+impl Prepared {
+    /// Reads and checks everything that the run needs.
+    pub(crate) fn new(base: &Graph, config: &Config, observer: &mut dyn Observer) -> Result<Prepared> {
+        let init = config.init.as_deref().map(|dir| read_init(dir, observer)).transpose()?;
+        let inject = config.inject_options(init.as_ref().map(|i| &i.adapter.config))?;
+        let adapter = init.as_ref().map(|i| &i.adapter.tensors);
+        let head = init.as_ref().and_then(|i| i.head.as_ref());
+        if head.is_some() && config.head.is_none() {
+            observer.note("the adapter to start from has a trained head, which is not used without `--head`");
+        }
+        let head = head.filter(|_| config.head.is_some());
+        let graphs = Graphs::new(base, config, &inject, adapter, head, observer)?;
+        let outputs = Outputs::new(base, &graphs.forward, &inject, init.as_ref().map(|i| &i.adapter.config))?;
+        let schema = graphs.schema(&config.loss)?;
+        let data = read_data(&config.data, &schema, config, observer)?;
+
+        let mut settings = config.settings(&inject);
+        settings.extend(fingerprints(base, config, init.as_ref())?);
+        let initial = graphs.initial_state()?;
+        let saved = if config.resume { Some(restore(config, &settings, &initial)?) } else { None };
+        let (progress, state, best) = match saved {
+            Some(saved) => (saved.progress, saved.tensors, saved.best),
+            None => (Progress::default(), initial, BTreeMap::new()),
+        };
+        let options = Options { threads: config.threads, ..Options::default() };
+        let stepper = Stepper::new(&graphs, &state, &options)?;
+        let evaluator = match &config.eval {
+            Some(path) => {
+                let rows = read_data(path, &schema, config, observer)?;
+                Some(Evaluator::new(&graphs, rows, config.batch, &config.loss, &options)?)
+            }
+            None => None,
+        };
+        let stream = Stream::new(config.order, data.lengths(), config.batch, config.seed, progress.batches);
+        let schedule = Schedule::new(config.lr, config.schedule, config.warmup, total_steps(config, &stream));
+        let run = Prepared {
+            graphs,
+            outputs,
+            data,
+            stream,
+            schedule,
+            stepper,
+            evaluator,
+            settings,
+            progress,
+            best,
+        };
+        run.check_dump(config)?;
+        run.announce(base, config, observer);
+        Ok(run)
+    }
+
+    fn check_dump(&self, config: &Config) -> Result<()> {
+        let Some((step, path)) = &config.dump_grads else { return Ok(()) };
+        if !(self.progress.step + 1..=self.schedule.total).contains(step) {
+            let message = format!(
+                "there is no step {step}: this run makes the steps {} to {}",
+                self.progress.step + 1,
+                self.schedule.total
+            );
+            return Err(Error::new(Code::USAGE, message).help("give `--dump-grads` a step of this run"));
+        }
+        if path.exists() && !config.force {
+            return Err(Error::new(Code::EXISTS, format!("`{}` exists already", path.display())));
+        }
+        Ok(())
+    }
+
+    /// The first lines: targets, trainable parameters, memory, device.
+    fn announce(&self, base: &Graph, config: &Config, observer: &mut dyn Observer) {
+        let elements = |t: &Tensor| t.len() as u64;
+        let trainable: u64 = self
+            .graphs
+            .trained()
+            .iter()
+            .filter_map(|v| self.graphs.forward[*v].tensor.as_ref())
+            .map(elements)
+            .sum();
+        let frozen: u64 = base.params.iter().filter_map(|&v| base[v].tensor.as_ref()).map(elements).sum();
+        let share = 100.0 * trainable as f64 / (trainable + frozen).max(1) as f64;
+        observer.note(&format!("targets: {} linear nodes carry an adapter", self.outputs.targets()));
+        observer.note(&format!("trainable: {trainable} parameters, {share:.2} % of {}", trainable + frozen));
+        let longest = self.data.lengths().iter().copied().max().unwrap_or(1);
+        let graph = self.graphs.accumulate.as_ref().unwrap_or(&self.graphs.update);
+        let (weights, alive) = estimate::memory(graph, config.batch, longest);
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        observer.note(&format!(
+            "memory: about {:.0} MiB for weights and {:.0} MiB for a batch of {} rows of {longest} tokens with its gradients",
+            mib(weights), mib(alive), config.batch
+        ));
+        let threads = config.threads.map_or("all".into(), |n| n.to_string());
+        observer.note(&format!("device: {}, {threads} threads, {}", config.device, config.precision));
+        let (rows, steps) = (self.data.rows(), self.schedule.total);
+        observer
+            .note(&format!("data: {rows} rows, {} batches an epoch, {steps} steps", self.stream.per_epoch()));
+    }
+}
+
+/// An adapter to start from.
+struct Init {
+    adapter: Adapter,
+    head: Option<BTreeMap<String, Tensor>>,
+}
+
+fn read_init(dir: &Path, observer: &mut dyn Observer) -> Result<Init> {
+    let adapter = graft_adapter::load(dir)?;
+    adapter.warnings.iter().for_each(|warning| observer.note(warning));
+    let head = dir.join(HEAD_FILE);
+    let head = if head.exists() { Some(graft_adapter::tensors::read(&head)?) } else { None };
+    Ok(Init { adapter, head })
+}
+
+fn read_data(path: &Path, schema: &Schema, config: &Config, observer: &mut dyn Observer) -> Result<Dataset> {
+    let text = config.tokenizer.as_ref().map(|tokenizer| Text {
+        tokenizer,
+        field: &config.text,
+        max_length: config.max_length,
+    });
+    Dataset::read(path, schema, text.as_ref(), &mut |line| observer.note(line))
+}
+
+/// Digests of the model, the data and the adapter to start from, by setting.
+fn fingerprints(base: &Graph, config: &Config, init: Option<&Init>) -> Result<BTreeMap<String, String>> {
+    let params = base.params.iter().filter_map(|&v| Some((base.name(v), "", base[v].tensor.as_ref()?)));
+    let text = base.to_string();
+    let nodes = Tensor::new(graft_ir::DType::Uint8, vec![text.len()], text.into_bytes().into())?;
+    let model = graft_adapter::fingerprint(params.chain([("", "nodes", &nodes)]));
+    let mut prints = BTreeMap::from([("model".to_string(), model)]);
+    let files = [
+        ("data", Some(&config.data)),
+        ("eval", config.eval.as_ref()),
+        ("tokenizer", config.tokenizer.as_ref()),
+    ];
+    for (key, path) in files {
+        if let Some(path) = path {
+            prints.insert(key.into(), digest(path)?);
+        }
+    }
+    if let Some(init) = init {
+        let tensors = init.adapter.tensors.iter().chain(init.head.iter().flatten());
+        let print = graft_adapter::fingerprint(tensors.map(|(name, t)| (name.as_str(), "", t)));
+        prints.insert("init".into(), print);
+    }
+    Ok(prints)
+}
+
+/// The saved state, if it is that of this run.
+fn restore(
+    config: &Config,
+    settings: &BTreeMap<String, String>,
+    initial: &BTreeMap<String, Tensor>,
+) -> Result<State> {
+    let saved = State::read(&config.out)?;
+    saved.check(settings)?;
+    let form = |t: &Tensor| (t.dtype(), t.dims().to_vec());
+    let fits = saved.tensors.len() == initial.len()
+        && initial.iter().all(|(name, t)| saved.tensors.get(name).is_some_and(|s| form(s) == form(t)));
+    if fits { Ok(saved) } else { Err(Error::new(Code::STATE, "the saved tensors are not those of this run")) }
+}
+
+/// The steps of the run; the batches of the last step of an epoch may belong to two.
+fn total_steps(config: &Config, stream: &Stream) -> u64 {
+    match config.duration {
+        Duration::Steps(n) => n,
+        Duration::Epochs(n) => (n * stream.per_epoch()).div_ceil(config.accumulate as u64),
+    }
+}
