@@ -1,6 +1,8 @@
 //! Replaces calls by the bodies of their functions: the inverse of `fuse`.
 use crate::{Context, Options, Pass};
-use graft_ir::{Attr, Builder, Code, Error, Function, Graph, Node, Result, Value, error::nearest, ops};
+use graft_ir::{
+    Attr, Builder, Code, Error, Function, Graph, Node, Result, Value, error::nearest, ops, opset,
+};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -40,7 +42,10 @@ pub fn scope(graph: &Graph, call: &Node) -> String {
 /// the body's own notes overrule.
 pub fn expand(function: &Function, call: &Node, b: &mut Builder<'_>) -> Result<()> {
     check_opsets(function, b.graph)?;
-    let body = function.bind(call)?;
+    let mut body = function.bind(call)?;
+    if let Some(version) = b.graph.opset("") {
+        opset::respell(&mut body, version)?;
+    }
     let given = body.inputs.iter().enumerate().filter_map(|(i, &v)| Some((v, call.input(i)?)));
     let mut values: HashMap<Value, Value> = given.collect();
     // A result that is an operand, or another result, is copied: a value has one definition.

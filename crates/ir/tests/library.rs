@@ -86,7 +86,11 @@ fn every_call_gives_the_same_at_every_opset() {
                 let inferred = graph.shape(v).unwrap_or_else(|| panic!("opset {opset}: no rank: {call}"));
                 let fits = |(d, &n): (&Dim, &usize)| d.as_size().is_none_or(|d| d == n);
                 assert_eq!(inferred.len(), array.dims.len(), "{call}");
-                assert!(inferred.iter().zip(&array.dims).all(fits), "{inferred:?} for {:?}: {call}", array.dims);
+                assert!(
+                    inferred.iter().zip(&array.dims).all(fits),
+                    "{inferred:?} for {:?}: {call}",
+                    array.dims
+                );
             }
         }
     }
@@ -113,8 +117,14 @@ fn sum_to(x: &[f64], dims: &[usize], to: &[usize]) -> Vec<f64> {
 #[test]
 fn reduce_to_sums_what_was_broadcast() {
     let cases: &[(&[usize], &[usize])] = &[
-        (&[2, 4, 3], &[2, 4, 3]), (&[2, 4, 3], &[4, 1]), (&[2, 4, 3], &[1, 1, 3]), (&[2, 4, 3], &[]),
-        (&[2, 1, 3], &[1, 3]), (&[2, 0, 3], &[1, 3]), (&[2, 0, 3], &[0, 1]), (&[], &[]),
+        (&[2, 4, 3], &[2, 4, 3]),
+        (&[2, 4, 3], &[4, 1]),
+        (&[2, 4, 3], &[1, 1, 3]),
+        (&[2, 4, 3], &[]),
+        (&[2, 1, 3], &[1, 3]),
+        (&[2, 0, 3], &[1, 3]),
+        (&[2, 0, 3], &[0, 1]),
+        (&[], &[]),
     ];
     for (dims, to) in cases {
         let list = |d: &[usize]| d.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
@@ -129,7 +139,11 @@ fn reduce_to_sums_what_was_broadcast() {
             let n: usize = dims.iter().product();
             let x: Vec<f64> = (0..n).map(|i| (i * i) as f64).collect();
             let y = run(&graph, &[Array::float(graft_ir::DType::Float, dims.to_vec(), x.clone())]);
-            assert_eq!((&y[0].dims[..], y[0].floats().unwrap()), (*to, &sum_to(&x, dims, to)[..]), "{dims:?} to {to:?}");
+            assert_eq!(
+                (&y[0].dims[..], y[0].floats().unwrap()),
+                (*to, &sum_to(&x, dims, to)[..]),
+                "{dims:?} to {to:?}"
+            );
         }
     }
 }
@@ -178,8 +192,7 @@ fn sgd_is_its_formula() {
     let momentum = graph(CALLS[13], 21);
     let feeds = feeds(&momentum);
     let [p, g, m, lr] = [0, 1, 2, 3].map(|i| floats(&feeds[i]));
-    let next: Vec<f64> =
-        (0..p.len()).map(|i| f64::from(0.8f32) * m[i] + g[i] + decay * p[i]).collect();
+    let next: Vec<f64> = (0..p.len()).map(|i| f64::from(0.8f32) * m[i] + g[i] + decay * p[i]).collect();
     let expected: Vec<f64> = p.iter().zip(&next).map(|(p, m)| p - lr[0] * m).collect();
     let out = run(&momentum, &feeds);
     assert_close(floats(&out[0]), &expected);
