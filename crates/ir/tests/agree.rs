@@ -24,7 +24,7 @@ impl Chain {
         Chain { graph, x, vectors: vec![shape] }
     }
     /// Appends the op that `choice` stands for; what inference refuses is left out.
-    fn step(&mut self, choice: u8, a: i64, b: i64, k: i64) -> Option<()> {
+    fn step(&mut self, choice: u8, a: i64, b: i64, k: i64) {
         let pick = |i: i64| self.vectors[i.unsigned_abs() as usize % self.vectors.len()];
         let (v, w) = (pick(a), pick(b));
         let mut builder = Builder::new(&mut self.graph);
@@ -44,7 +44,6 @@ impl Chain {
             Ok(value) => self.vectors.push(value),
             Err(_) => self.graph.nodes.truncate(start),
         }
-        Some(())
     }
 }
 
