@@ -1,7 +1,7 @@
 //! ONNX files in and out, without loss.
 //!
 //! [`load`] maps a file, looks at it before it decodes it, and makes a graph whose weights are slices of the map.
-//! The decoded messages are kept as the model's [`Origin`], so that [`save`] writes what nobody changed as it was.
+//! The decoded messages are kept as the model's [`Origin`], so that [`save()`] writes what nobody changed as it was.
 mod attr;
 mod encode;
 mod export;
