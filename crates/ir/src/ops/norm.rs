@@ -212,13 +212,13 @@ fn rms_norm(c: &Eval<'_>) -> Result<Vec<Array>> {
     Ok(vec![Array { dtype: c.input(1)?.dtype, ..scaled(c, &Array::float(x.dtype, x.dims.clone(), normal))? }])
 }
 
-/// Over the last axis a call of the library's gradient, over several axes the same formula in place.
+/// With scale and bias of just the last axis a call of the library's gradient, else the same formula in place.
 fn layer_norm_vjp(ctx: &mut Backward<'_, '_>) -> Result<Vec<Option<Value>>> {
     let (dy, x, scale) = (ctx.dy()?, ctx.input(0)?, ctx.input(1)?);
     let axes = axes_of(ctx, trailing)?;
     let (mean, inverse) = statistics(ctx)?;
     let given = ctx.node.inputs.len();
-    if let [_] = axes[..] {
+    if is_plain(ctx, &axes)? {
         // Of the bias only the shape is read, which without one nobody asks for.
         let bias = ctx.node.input(2).unwrap_or(scale);
         let call = Node::new("graft.LayerNormGrad", &[dy, x, scale, bias, mean, inverse], &[]);
@@ -240,6 +240,13 @@ fn layer_norm_vjp(ctx: &mut Backward<'_, '_>) -> Result<Vec<Option<Value>>> {
         }
         _ => ctx.b.reduce_to(dy, operand),
     })
+}
+
+/// Whether the norm is over the last axis and scale and bias provably have just that size.
+fn is_plain(ctx: &Backward<'_, '_>, axes: &[i64]) -> Result<bool> {
+    let width = ctx.b.shape(ctx.input(0)?)?.pop();
+    let covers = |v: &Value| matches!(ctx.b.graph.shape(*v), Some([size]) if Some(size) == width.as_ref());
+    Ok(axes.len() == 1 && ctx.node.inputs.iter().skip(1).flatten().all(covers))
 }
 
 /// `inverse · (rest - normal · mean of g·normal)`: what a change of the deviation sends back.

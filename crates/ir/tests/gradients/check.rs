@@ -78,7 +78,9 @@ impl std::fmt::Debug for Rule {
 
 fn rules(graph: &Graph, op: &str, opset: i64) -> Result<Vec<Rule>> {
     if graph.functions.contains_key(op) {
-        return Ok(vec![Rule::Body, Rule::Autodiff]);
+        // A function without a gradient body is differentiated through its own.
+        let body = library::get(&format!("{op}Grad")).map(|_| Rule::Body);
+        return Ok(body.into_iter().chain([Rule::Autodiff]).collect());
     }
     match ops::lookup(op, opset).map(|def| def.vjp) {
         Some(Vjp::Rule(rule)) => Ok(vec![Rule::Op(rule)]),

@@ -46,13 +46,6 @@ impl Draw {
         let (a, b) = (first(self, &a), second(self, &b));
         self.node().x(a).x(b)
     }
-    /// Sizes that are equal are declared so: for ops that must know some size to be differentiated.
-    pub(crate) fn with_related_sizes(&mut self) -> &mut Draw {
-        if self.sizes == Sizes::Unrelated {
-            self.sizes = Sizes::Shared;
-        }
-        self
-    }
     /// Sizes are declared as numbers: for ops that must know them.
     pub(crate) fn with_known_sizes(&mut self) -> &mut Draw {
         self.sizes = Sizes::Numbers;

@@ -4,10 +4,6 @@ use crate::draw::Draw;
 use graft_ir::{Array, Attr, DType};
 
 pub(crate) const CASES: &[Case] = &[
-    case("Gelu", |d| {
-        let form = if d.coin() { "tanh" } else { "none" };
-        d.unary(Draw::any).with("approximate", Attr::Str(form.into()))
-    }),
     case("Relu", |d| d.unary(Draw::nonzero)),
     case("LeakyRelu", |d| d.unary(Draw::nonzero).with("alpha", Attr::Float(0.25))),
     case("Sigmoid", |d| d.unary(Draw::any)),
@@ -23,4 +19,11 @@ pub(crate) const CASES: &[Case] = &[
         }
     }),
     case("Dropout", |d| d.unary(Draw::any)),
+    case("Gelu", |d| {
+        let form = d.one_of(&["none", "tanh"]);
+        d.unary(Draw::any).with("approximate", Attr::Str(form.into()))
+    }),
+    case("graft.Gelu", |d| d.unary(Draw::any)),
+    case("graft.GeluTanh", |d| d.unary(Draw::any)),
+    case("graft.Silu", |d| d.unary(Draw::any)),
 ];

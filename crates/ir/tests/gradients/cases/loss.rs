@@ -1,15 +1,29 @@
 //! Losses.
 use super::{Case, case};
-use graft_ir::Attr;
+use graft_ir::{Array, Attr, DType};
+
+/// A label that does not count.
+const IGNORED: i64 = -100;
 
 pub(crate) const CASES: &[Case] = &[case("SoftmaxCrossEntropyLoss", |d| {
     let (samples, classes) = (d.positive(), d.positive());
-    let positions: Vec<usize> = d.dims(0, 1);
+    let positions = d.dims(0, 2);
     let logits = d.any(&[&[samples, classes], &positions[..]].concat());
-    let labels = d.ints(&[&[samples], &positions[..]].concat(), 0, classes as i64);
-    let reduction = d.one_of(&["none", "sum", "mean"]);
-    // The mean over no label at all is not a number.
-    let ignored = d.coin() && labels.ints().is_ok_and(|l| l.iter().any(|&label| label != 0));
-    let example = d.node().x(logits).fed(labels).with("reduction", Attr::Str(reduction.into()));
-    if ignored { example.int("ignore_index", 0) } else { example }
+    let mut labels = d.ints(&[&[samples], &positions[..]].concat(), 0, classes as i64);
+    let ignores = d.coin();
+    if let (true, Array { data: graft_ir::Data::Int(labels), .. }) = (ignores, &mut labels) {
+        // The first label counts, so that the mean is one of something.
+        labels.iter_mut().skip(1).step_by(2).for_each(|label| *label = IGNORED);
+    }
+    if d.coin() {
+        labels.dtype = DType::Int32;
+    }
+    let reduction = d.one_of(&["mean", "sum", "none"]);
+    let mut example = d.node().x(logits).fed(labels).with("reduction", Attr::Str(reduction.into()));
+    if d.coin() {
+        let weights = d.floats(&[classes], 0.2, 1.0);
+        example = example.fed(weights);
+    }
+    let example = if ignores { example.int("ignore_index", IGNORED) } else { example };
+    if d.coin() { example } else { example.results(&[true, false]) }
 })];

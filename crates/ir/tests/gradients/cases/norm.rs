@@ -1,37 +1,45 @@
-//! Softmax and normalisation.
+//! Normalisation, and the library's functions for it.
 use super::{Case, case};
 use crate::{draw::Draw, example::Example};
-use graft_ir::Attr;
 
 pub(crate) const CASES: &[Case] = &[
-    case("LayerNormalization", |d| {
-        let (example, scale) = normalised(d);
-        let bias = d.any(&scale);
-        if d.coin() { example.x(bias) } else { example }
-    }),
-    case("LogSoftmax", along_axis),
-    case("RMSNormalization", |d| normalised(d).0),
     case("Softmax", along_axis),
+    case("LogSoftmax", along_axis),
+    case("LayerNormalization", |d| {
+        let example = scaled(d);
+        let bias = d.any(&example.1);
+        let example = if d.coin() { example.0.x(bias) } else { example.0 };
+        match d.below(2) {
+            0 => example,
+            _ => example.results(&[true, false, false]),
+        }
+    }),
+    case("RMSNormalization", |d| scaled(d).0),
+    case("graft.LayerNorm", |d| {
+        let mut dims = d.dims(1, 3);
+        let width = 1 + d.positive();
+        dims.push(width);
+        let (x, scale, bias) = (d.any(&dims), d.any(&[width]), d.any(&[width]));
+        let example = d.node().x(x).x(scale).x(bias).with("epsilon", graft_ir::Attr::Float(0.125));
+        example.results(&[true, false, false])
+    }),
 ];
 
-/// A shape whose axes are not empty.
-fn positive_dims(d: &mut Draw) -> Vec<usize> {
-    d.dims(1, 3).iter().map(|&n| n.max(1)).collect()
-}
-
 fn along_axis(d: &mut Draw) -> Example {
-    let dims = positive_dims(d);
-    let (x, axis) = (d.any(&dims), d.axis(dims.len()));
+    let mut dims = d.dims(0, 2);
+    dims.push(d.positive());
+    let axis = d.axis(dims.len());
+    let x = d.any(&dims);
     d.node().x(x).int("axis", axis)
 }
 
-/// A norm over the last axes with a scale, and the sizes of the scale.
-fn normalised(d: &mut Draw) -> (Example, Vec<usize>) {
-    let dims = positive_dims(d);
+/// A norm over the last axis or several, without bias, and the shape of the scale, which may be repeated.
+fn scaled(d: &mut Draw) -> (Example, Vec<usize>) {
+    let mut dims = d.dims(0, 2);
+    dims.push(1 + d.positive());
     let axis = d.axis(dims.len());
-    let scale = dims[axis.rem_euclid(dims.len() as i64) as usize..].to_vec();
-    let (x, weight) = (d.any(&dims), d.any(&scale));
-    let example = d.node().x(x).x(weight).int("axis", axis);
-    // Large enough that differences stay small where all elements are equal.
-    (example.with("epsilon", Attr::Float(0.25)), scale)
+    let first = usize::try_from(axis).unwrap_or((axis + dims.len() as i64) as usize);
+    let scale_dims = d.narrowed(&dims[first..]);
+    let (x, scale) = (d.any(&dims), d.any(&scale_dims));
+    (d.node().x(x).x(scale).int("axis", axis).with("epsilon", graft_ir::Attr::Float(0.125)), scale_dims)
 }

@@ -4,30 +4,35 @@ use crate::{draw::Draw, example::Example};
 use graft_ir::{Array, Attr};
 
 pub(crate) const CASES: &[Case] = &[
-    case("ReduceL1", |d| reduction(d, 1, Draw::nonzero)),
-    case("ReduceL2", |d| reduction(d, 1, Draw::nonzero)),
-    case("ReduceLogSumExp", |d| reduction(d, 1, Draw::any)),
-    case("ReduceMax", |d| reduction(d, 1, |d, dims| d.distinct(dims, 0))),
-    case("ReduceMean", |d| reduction(d, 1, Draw::any)),
-    case("ReduceMin", |d| reduction(d, 1, |d, dims| d.distinct(dims, 0))),
-    case("ReduceSum", |d| {
-        let dims = d.dims(0, 3);
-        let (x, axes, keep) = (d.any(&dims), d.axes(dims.len()), d.coin());
-        let example = d.node().x(x).int("keepdims", keep.into());
-        if axes.is_empty() { example } else { example.ints(&axes) }
-    }),
-    case("ReduceSumSquare", |d| reduction(d, 0, Draw::any)),
+    case("ReduceSum", |d| reduction(d, 13, Draw::any)),
+    case("ReduceMean", |d| reduction(d, 18, Draw::any)),
+    case("ReduceMax", |d| reduction(d, 18, |d, dims| d.distinct(dims, 0))),
+    case("ReduceMin", |d| reduction(d, 18, |d, dims| d.distinct(dims, 0))),
+    case("ReduceSumSquare", |d| reduction(d, 18, Draw::any)),
+    case("ReduceL1", |d| reduction(d, 18, Draw::nonzero)),
+    case("ReduceL2", |d| reduction(d, 18, Draw::nonzero)),
+    case("ReduceLogSumExp", |d| reduction(d, 18, Draw::any)),
 ];
 
-/// A reduction over some axes of at least `smallest` elements, given as opset 18 and later or earlier ones have them.
-fn reduction(d: &mut Draw, smallest: usize, elements: fn(&mut Draw, &[usize]) -> Array) -> Example {
-    let dims: Vec<usize> = d.dims(0, 3).iter().map(|&n| n.max(smallest)).collect();
-    let (x, axes, keep) = (elements(d, &dims), d.axes(dims.len()), d.coin());
-    let is_input = d.opset >= 18;
-    let example = d.node().x(x).int("keepdims", keep.into());
-    match axes.is_empty() {
-        true => example,
-        false if is_input => example.ints(&axes),
-        false => example.with("axes", Attr::Ints(axes)),
+/// Over some axes, over all, or over none; the axes are an operand from opset `since` on, now and then one that is
+/// known only when it runs.
+fn reduction(d: &mut Draw, since: i64, elements: fn(&mut Draw, &[usize]) -> Array) -> Example {
+    let dims = d.dims(0, 3);
+    let x = elements(d, &dims);
+    let mut example = d.node().x(x);
+    if d.coin() {
+        example = example.int("keepdims", 0);
+    }
+    let axes = d.axes(dims.len());
+    if d.opset < since {
+        return if axes.is_empty() { example } else { example.with("axes", Attr::Ints(axes)) };
+    }
+    if d.coin() {
+        example = example.int("noop_with_empty_axes", 1);
+    }
+    match d.below(4) {
+        0 => example,
+        1 if !axes.is_empty() => example.fed(Array::int(graft_ir::DType::Int64, vec![axes.len()], axes)),
+        _ => example.ints(&axes),
     }
 }
