@@ -2,7 +2,7 @@
 use crate::{model, ui::Ui, usage};
 use graft_ir::{Graph, Result};
 use graft_onnx::SaveOptions;
-use graft_passes::{self as passes, Context, pipeline};
+use graft_passes::{self as passes, Context, diff, pipeline};
 use std::path::PathBuf;
 
 /// Run a pipeline of passes over a model
@@ -67,7 +67,8 @@ impl Args {
             }
         };
         let mut context = Context { log: &mut log, has_kernel: &graft_kernels::supports, adapter: None, seed: self.seed };
-        pipeline::run_spec(&self.passes, graph, &mut context, &mut |step| self.show(step, ui))
+        let stages = pipeline::parse(&self.passes)?;
+        pipeline::run(passes::ALL, &stages, graph, &mut context, &mut |step| self.show(step, ui))
     }
 
     fn show(&self, step: &pipeline::Step<'_>, ui: &Ui) {
@@ -75,7 +76,7 @@ impl Args {
             ui.say(&format!("{:>9.3} ms  {}", step.elapsed.as_secs_f64() * 1e3, step.name));
         }
         if self.print_changed {
-            ui.say(&format!("# {}\n{}", step.name, pipeline::diff(step.before, step.after)));
+            ui.say(&format!("# {}\n{}", step.name, diff::lines(&step.before.to_string(), &step.after.to_string())));
         }
         if self.print_after.iter().any(|n| n == "all" || n == step.name) {
             ui.say(&format!("# after {}\n{}", step.name, step.after));
