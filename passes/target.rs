@@ -2,6 +2,8 @@
 mod constant;
 mod path;
 
+pub use path::module;
+
 use crate::meta;
 use constant::Constant;
 use graft_ir::{Attr, DType, Graph, Node, Result, Tensor, Value, infer::node_label};

@@ -52,6 +52,12 @@ pub(super) fn assign(found: &mut [(Linear, Candidates)]) {
     }
 }
 
+/// The module that a node belongs to, by the scopes in its name or the exporter's notes; empty for the top level.
+pub fn module(node: &Node) -> String {
+    let noted = || node.meta.get(NAME_SCOPES).and_then(|list| last_module(list));
+    scope(&node.name).or_else(noted).unwrap_or_default()
+}
+
 /// The scopes of a node's name: `/bert/encoder/layer.0/query/MatMul` → `bert.encoder.layer.0.query`.
 fn scope(name: &str) -> Option<String> {
     let (scopes, _) = name.rsplit_once('/')?;

@@ -4,6 +4,7 @@
 mod command;
 mod feeds;
 mod model;
+mod progress;
 mod ui;
 
 use clap::Parser;

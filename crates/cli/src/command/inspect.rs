@@ -42,7 +42,7 @@ impl Args {
             return ui.out(&model.graph.to_string());
         }
         if self.json {
-            return ui.json(&summary(&model));
+            return ui.json(&summary(&model)?);
         }
         ui.out(&self.report(&model, ui)?)
     }
@@ -60,7 +60,7 @@ impl Args {
             let _ = write!(text, "\n{}", ui::table(&["op", "nodes"], &rows));
         }
         if self.tree {
-            let _ = write!(text, "\n{}", tree::render(graph, ui));
+            let _ = write!(text, "\n{}", tree::render(graph, ui)?);
         }
         if self.trainable {
             let _ = write!(text, "\n{}", trainable(graph));
@@ -80,7 +80,7 @@ fn overview(model: &Model, ui: &Ui) -> String {
     let graph = &model.graph;
     let opsets: Vec<String> = graph.opsets.iter().map(|(d, v)| format!("{} {v}", domain(d))).collect();
     let mut text = format!("{}  {}\n", ui.bold("graph  "), graph.name);
-    let _ = writeln!(text, "{}  {}, IR {}, by {}", ui.bold("opset  "), opsets.join(", "), graph.ir_version, model.producer());
+    let _ = writeln!(text, "{}  {}, IR {}, by {}", ui.bold("opset  "), opsets.join(", "), graph.ir_version, producer(model));
     for (title, values) in [("input  ", &graph.inputs), ("output ", &graph.outputs)] {
         for &v in values.iter().filter(|v| title != "input  " || !graph.is_param(**v)) {
             let ty = graph[v].ty.as_ref().map_or("?".into(), ToString::to_string);
@@ -96,11 +96,19 @@ fn overview(model: &Model, ui: &Ui) -> String {
     text
 }
 
+/// The program that wrote the model, with its version, where the model says so.
+fn producer(model: &Model) -> String {
+    let Some(origin) = &model.origin else { return "text".into() };
+    let proto = origin.proto();
+    let words = [proto.producer_name.as_deref(), proto.producer_version.as_deref()];
+    words.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
 fn domain(name: &str) -> &str {
     if name.is_empty() { "ai.onnx" } else { name }
 }
 
-fn summary(model: &Model) -> Value {
+fn summary(model: &Model) -> Result<Value> {
     let graph = &model.graph;
     let (count, size, by_dtype) = parameters(graph);
     let ports = |values: &[graft_ir::Value]| -> Vec<Value> {
@@ -113,17 +121,17 @@ fn summary(model: &Model) -> Value {
     };
     let opsets: Map<String, Value> = graph.opsets.iter().map(|(d, v)| (domain(d).to_string(), json!(v))).collect();
     let fed: Vec<_> = graph.inputs.iter().copied().filter(|&v| !graph.is_param(v)).collect();
-    let adapters: Vec<Value> = graft_passes::inject::adapters(graph)
+    let adapters: Vec<Value> = graft_passes::inject::adapters(graph)?
         .iter()
         .map(|a| json!({"target": a.target, "method": a.method, "rank": a.rank, "alpha": a.alpha, "parameters": a.parameters, "nodes": a.nodes}))
         .collect();
-    json!({
-        "schema": "graft.inspect/1", "name": graph.name, "producer": model.producer(), "ir_version": graph.ir_version,
+    Ok(json!({
+        "schema": "graft.inspect/1", "name": graph.name, "producer": producer(model), "ir_version": graph.ir_version,
         "opsets": opsets, "nodes": graph.nodes.len(), "ops": histogram(graph),
         "parameters": count, "bytes": size, "parameters_by_dtype": by_dtype,
         "flops": cost::flops(graph).count.to_string(),
         "inputs": ports(&fed), "outputs": ports(&graph.outputs), "adapters": adapters,
-    })
+    }))
 }
 
 fn dim_json(d: &Dim) -> Value {

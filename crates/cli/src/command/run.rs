@@ -4,8 +4,8 @@ use crate::{
     ui::{self, Ui},
 };
 use graft_adapter::tensors;
-use graft_exec::{Device, Options, Session};
-use graft_ir::{Result, Tensor};
+use graft_exec::{Device, Entry, Options, Session};
+use graft_ir::{Code, Error, Result, Tensor};
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// Run a model on given inputs
@@ -24,7 +24,7 @@ pub(crate) struct Args {
     force: bool,
     #[command(flatten)]
     machine: Machine,
-    /// Print the time of each op and node
+    /// Print the time of each op, and with --verbose of each node
     #[arg(long)]
     profile: bool,
 }
@@ -34,11 +34,57 @@ pub(crate) struct Args {
 pub(crate) struct Machine {
     /// The device
     #[arg(long, default_value = "cpu", value_parser = ["cpu", "cuda"])]
-    device: String,
+    pub(crate) device: String,
     /// What activations are computed in
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
-    precision: String,
+    pub(crate) precision: String,
     /// Threads; by default as many as there are cores
     #[arg(long)]
-    threads: Option<usize>,
+    pub(crate) threads: Option<usize>,
+}
+
+impl Machine {
+    /// The executor's options; an error for what this build cannot do.
+    pub(crate) fn options(&self, profile: bool) -> Result<Options> {
+        if self.precision != "f32" {
+            let message = format!("precision `{}` is not available", self.precision);
+            return Err(Error::new(Code::DEVICE, message).help("use --precision f32"));
+        }
+        if self.threads == Some(0) {
+            return Err(crate::usage("--threads 0: at least one thread is needed"));
+        }
+        Ok(Options { threads: self.threads, device: self.device.parse::<Device>()?, profile })
+    }
+}
+
+impl Args {
+    pub(crate) fn run(self, ui: &mut Ui) -> Result<()> {
+        if !self.force && self.output.exists() {
+            let message = format!("`{}` exists already", self.output.display());
+            return Err(Error::new(Code::EXISTS, message).help("give --force to replace it"));
+        }
+        let model = model::load(&self.model, ui)?;
+        let inputs = tensors::read(&self.inputs)?;
+        let feeds: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let mut session = Session::new(&model.graph, &[], &self.machine.options(self.profile)?)?;
+        let outputs: BTreeMap<String, Tensor> = session.run(&feeds)?.into_iter().collect();
+        session.notices().iter().for_each(|notice| ui.say(notice));
+        tensors::write(&self.output, &outputs)?;
+        ui.say(&format!("wrote {}", self.output.display()));
+        match session.profile() {
+            Some(profile) => ui.out(&table(&if ui.is_verbose() { profile.by_node() } else { profile.by_op() })),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Time, rate and traffic of each entry.
+fn table(entries: &[Entry]) -> String {
+    let row = |e: &Entry| {
+        let ms = format!("{:.3}", e.time.as_secs_f64() * 1e3);
+        let rates = [e.flops_per_second() / 1e9, e.bytes_per_second() / 1e9].map(|r| format!("{r:.2}"));
+        let [flops, traffic] = rates;
+        vec![e.name.clone(), ms, flops, traffic]
+    };
+    ui::table(&["", "ms", "GFLOP/s", "GB/s"], &entries.iter().map(row).collect::<Vec<_>>())
 }

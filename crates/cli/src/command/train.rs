@@ -1,12 +1,14 @@
 //! `graft train`: trains adapters.
 use crate::{
-    command::run::Machine,
-    command::targets::Selector,
+    command::{inject::AdapterFlags, run::Machine},
     model,
+    progress::Progress,
     ui::Ui,
     usage,
 };
 use graft_ir::Result;
+use graft_passes::Options;
+use graft_train::{Config, Curve, Duration, Order};
 use std::path::PathBuf;
 
 /// Train adapters on text or tensors
@@ -15,18 +17,116 @@ pub(crate) struct Args {
     /// The model
     model: PathBuf,
     #[command(flatten)]
-    adapter: Adapter,
+    adapter: AdapterFlags,
+    /// Start from this adapter: method, rank, alpha and targets come from its configuration
+    #[arg(long, value_name = "DIR")]
+    init: Option<PathBuf>,
     #[command(flatten)]
     data: Data,
     #[command(flatten)]
     objective: Objective,
     #[command(flatten)]
-    schedule: Schedule,
+    course: Course,
     #[command(flatten)]
     machine: Machine,
+    #[command(flatten)]
+    results: Results,
+}
+
+/// What is learnt from.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Data")]
+struct Data {
+    /// Training data: `.jsonl` (text with --tokenizer, or arrays), `.npz` or `.safetensors`
+    #[arg(long)]
+    data: PathBuf,
+    /// Data to evaluate on
+    #[arg(long)]
+    eval: Option<PathBuf>,
+    /// The model's tokenizer.json
+    #[arg(long)]
+    tokenizer: Option<PathBuf>,
+    /// The field that holds the text
+    #[arg(long, default_value = "text")]
+    text: String,
+    /// The field or tensor that holds the label
+    #[arg(long, default_value = "label")]
+    label: String,
+    /// Tokens after which a text is cut off
+    #[arg(long, default_value_t = 128)]
+    max_length: usize,
+    /// In which order rows are taken
+    #[arg(long, default_value = "shuffle", value_parser = ["shuffle", "sequential"])]
+    order: String,
+    /// Rows of a batch
+    #[arg(long, default_value_t = 16)]
+    batch: usize,
+}
+
+/// What is minimised.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Objective")]
+struct Objective {
+    /// A new head: `classify:CLASSES[,pool=mean|cls|none][,from=OUTPUT]`
+    #[arg(long)]
+    head: Option<String>,
+    /// The loss
+    #[arg(long, value_parser = ["cross-entropy", "mse", "causal-lm", "bce", "none"])]
+    loss: String,
+    /// The output that the loss reads; the model's only float output by default
+    #[arg(long, value_name = "OUTPUT", conflicts_with = "head")]
+    logits: Option<String>,
+}
+
+/// How the weights change.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Course")]
+struct Course {
+    /// Passes over the data [default: 3]
+    #[arg(long, conflicts_with = "steps")]
+    epochs: Option<u64>,
+    /// Steps, in place of epochs
+    #[arg(long)]
+    steps: Option<u64>,
+    /// The optimiser
+    #[arg(long, default_value = "adamw", value_parser = ["adamw", "sgd"])]
+    optimizer: String,
+    /// The highest learning rate
+    #[arg(long, default_value_t = 2e-4)]
+    lr: f64,
+    /// How the learning rate changes: constant, linear or cosine
+    #[arg(long, default_value = "constant")]
+    schedule: String,
+    /// The share of the steps over which the learning rate rises
+    #[arg(long, default_value_t = 0.0)]
+    warmup: f64,
+    /// Decoupled weight decay
+    #[arg(long, default_value_t = 0.01)]
+    weight_decay: f64,
+    /// The largest global norm of the gradients; 0 for no limit
+    #[arg(long, default_value_t = 1.0)]
+    clip: f64,
+    /// Batches whose gradients are averaged for one step
+    #[arg(long, default_value_t = 1, value_name = "K")]
+    accumulate: usize,
     /// The seed of everything random
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Evaluate every N steps (default: after each epoch, and at the end)
+    #[arg(long, value_name = "N", requires = "eval")]
+    eval_every: Option<u64>,
+    /// Stop after N evaluations without improvement
+    #[arg(long, value_name = "N", requires = "eval")]
+    patience: Option<u64>,
+    /// Keep the adapter of the best evaluation, not the last
+    #[arg(long, requires = "eval")]
+    keep_best: bool,
+}
+
+/// What is written.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Results")]
+struct Results {
     /// The folder that receives adapter, metrics, curve and state
     #[arg(long)]
     out: PathBuf,
@@ -42,63 +142,80 @@ pub(crate) struct Args {
     /// Write the gradients of one step, before clipping, under the adapter file's names
     #[arg(long, value_name = "STEP=FILE")]
     dump_grads: Option<String>,
-    /// Also write the model: `….onnx` with the adapter as nodes, or folded in if its name contains `merged`
-    #[arg(long, value_name = "FILE")]
-    export: Vec<PathBuf>,
 }
 
-/// Which adapter, and where.
-#[derive(clap::Args)]
-#[command(next_help_heading = "Adapter")]
-pub(crate) struct Adapter {
-    /// The adapter method (`graft methods` lists them); `none` trains the head alone
-    #[arg(long)]
-    method: Option<String>,
-    /// The rank
-    #[arg(long)]
-    rank: Option<usize>,
-    /// The scale's numerator
-    #[arg(long)]
-    alpha: Option<f64>,
-    #[command(flatten)]
-    selector: Selector,
-    /// The rank of some targets (repeatable)
-    #[arg(long, value_name = "SEL=R")]
-    rank_pattern: Vec<String>,
-    /// The alpha of some targets (repeatable)
-    #[arg(long, value_name = "SEL=A")]
-    alpha_pattern: Vec<String>,
-    /// A setting of the method (repeatable)
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Start from this adapter: method, rank, alpha and targets come from its configuration
-    #[arg(long, value_name = "DIR")]
-    init: Option<PathBuf>,
+impl Args {
+    pub(crate) fn run(self, ui: &mut Ui) -> Result<()> {
+        let config = self.config()?;
+        let model = model::load(&self.model, ui)?;
+        let mut progress = Progress::new(ui);
+        let report = graft_train::run(&model, &config, &mut progress);
+        progress.finish();
+        let report = report?;
+        let loss = report.loss.map_or_else(String::new, |loss| format!(", loss {loss:.6}"));
+        let accuracy = report.evaluation.and_then(|e| e.accuracy);
+        let accuracy = accuracy.map_or_else(String::new, |a| format!(", accuracy {:.2} %", 100.0 * a));
+        ui.out(&format!("{} steps{loss}{accuracy}; results in {}\n", report.steps, config.out.display()))
+    }
+
+    fn config(&self) -> Result<Config> {
+        let (data, objective, course, results) = (&self.data, &self.objective, &self.course, &self.results);
+        let duration = match (course.epochs, course.steps) {
+            (_, Some(steps)) => Duration::Steps(steps),
+            (epochs, None) => Duration::Epochs(epochs.unwrap_or(3)),
+        };
+        Ok(Config {
+            inject: self.adapter.options()?,
+            init: self.init.clone(),
+            head: objective.head.as_deref().map(head).transpose()?,
+            logits: objective.logits.clone(),
+            eval: data.eval.clone(),
+            tokenizer: data.tokenizer.clone(),
+            text: data.text.clone(),
+            label: data.label.clone(),
+            max_length: data.max_length,
+            duration,
+            batch: data.batch,
+            accumulate: course.accumulate,
+            order: if data.order == "shuffle" { Order::Shuffle } else { Order::Sequential },
+            optimizer: course.optimizer.clone(),
+            lr: course.lr,
+            schedule: course.schedule.parse::<Curve>()?,
+            warmup: course.warmup,
+            weight_decay: course.weight_decay,
+            clip: (course.clip != 0.0).then_some(course.clip),
+            seed: course.seed,
+            precision: self.machine.precision.clone(),
+            device: self.machine.device.clone(),
+            threads: self.machine.threads,
+            resume: results.resume,
+            force: results.force,
+            save_every: results.save_every,
+            eval_every: course.eval_every,
+            patience: course.patience,
+            keep_best: course.keep_best,
+            dump_grads: results.dump_grads.as_deref().map(dump).transpose()?,
+            ..Config::new(&data.data, &results.out, &objective.loss)
+        })
+    }
 }
 
-/// What is learnt from.
-#[derive(clap::Args)]
-#[command(next_help_heading = "Data")]
-struct Data {
-    /// Training data: `.jsonl` (text with --tokenizer, or arrays), `.npz` or `.safetensors`
-    #[arg(long)]
-    data: PathBuf,
-    /// Data to evaluate on, after each epoch
-    #[arg(long)]
-    eval: Option<PathBuf>,
-    /// The model's tokenizer.json
-    #[arg(long)]
-    tokenizer: Option<PathBuf>,
-    /// The field that holds the text
-    #[arg(long, default_value = "text")]
-    text: String,
-    /// The field or tensor that holds the label
-    #[arg(long)]
-    label: Option<String>,
-    /// Tokens after which a text is cut off
-    #[arg(long, default_value_t = 128)]
-    max_length: usize,
-    /// In which order rows are taken
-    #[arg(long, default_value = "shuffle", value_parser = ["shuffle", "sequential"])]
-    order: String,
+/// `classify:2,pool=mean,from=OUTPUT` as options of the pass `head`.
+fn head(text: &str) -> Result<Options> {
+    let bad = || usage(format!("--head {text}: expected classify:CLASSES[,pool=mean|cls|none][,from=OUTPUT]"));
+    let (kind, rest) = text.split_once(':').ok_or_else(bad)?;
+    let mut parts = rest.split(',');
+    let classes = parts.next().ok_or_else(bad)?;
+    let options = Options::default().with("kind", kind).with("classes", classes);
+    parts.try_fold(options, |options, part| {
+        let (key, value) = part.split_once('=').ok_or_else(bad)?;
+        Ok(options.with(key, value))
+    })
+}
+
+/// `STEP=FILE`.
+fn dump(text: &str) -> Result<(u64, PathBuf)> {
+    let bad = || usage(format!("--dump-grads {text}: expected STEP=FILE"));
+    let (step, file) = text.split_once('=').ok_or_else(bad)?;
+    Ok((step.parse().map_err(|_| bad())?, file.into()))
 }

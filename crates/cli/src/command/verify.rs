@@ -44,7 +44,7 @@ impl Args {
         let a = model::load(&self.a, ui)?;
         let b = model::load(&self.b, ui)?;
         let feeds = match &self.inputs {
-            Some(path) => graft_adapter::tensors::read(path)?.into_iter().collect(),
+            Some(path) => graft_adapter::tensors::read(path)?.into_iter().collect::<Vec<_>>(),
             None => feeds::random_feeds(&a.graph, &self.sizes.by_name()?, self.seed)?,
         };
         let differences = compare(&a.graph, &b.graph, &feeds)?;

@@ -1,6 +1,6 @@
 //! The module tree of `graft inspect --tree`, rebuilt from the scopes in the names of nodes.
 use crate::ui::{self, Ui};
-use graft_ir::{Graph, Node, Value};
+use graft_ir::{Graph, Node, Result, Value};
 use graft_passes::{inject, target};
 use std::{
     collections::{BTreeMap, HashSet},
@@ -39,15 +39,15 @@ impl Module {
 }
 
 /// The tree with the parameters and nodes of each module, adapters marked.
-pub(super) fn render(graph: &Graph, ui: &Ui) -> String {
+pub(super) fn render(graph: &Graph, ui: &Ui) -> Result<String> {
     let mut root = Module::default();
     let mut counted: HashSet<Value> = HashSet::new();
     for node in &graph.nodes {
-        let module = root.at(&target::scope(graph, node));
+        let module = root.at(&target::module(node));
         module.nodes += 1;
         module.parameters += own_parameters(graph, node, &mut counted);
     }
-    for adapter in inject::adapters(graph) {
+    for adapter in inject::adapters(graph)? {
         root.at(&adapter.target).adapter = Some(format!("{} rank {}", adapter.method, adapter.rank));
     }
     let (nodes, parameters) = root.totals();
@@ -59,7 +59,7 @@ pub(super) fn render(graph: &Graph, ui: &Ui) -> String {
     if unused > 0 {
         let _ = writeln!(text, "{}", ui.dim(&format!("{unused} weights are used by no node")));
     }
-    text
+    Ok(text)
 }
 
 /// Elements of the weights that `node` is the first to read.

@@ -1,0 +1,152 @@
+//! `graft bench`: measures a model's step.
+use crate::{
+    command::{inject::AdapterFlags, run::Machine},
+    feeds, model,
+    ui::{self, Ui},
+};
+use graft_exec::{Options, Session};
+use graft_ir::{Builder, DType, Dim, Graph, Node, Result, Tensor, Type, cost};
+use graft_passes::{self as passes, Context, Stage, optimizer, pipeline};
+use serde_json::json;
+use std::{collections::BTreeMap, path::PathBuf, time::Instant};
+
+/// Measure the time of a step
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The model
+    model: PathBuf,
+    /// Measure a training step (a classifier of two classes on the pooled output), not a forward pass
+    #[arg(long)]
+    train: bool,
+    #[command(flatten)]
+    adapter: AdapterFlags,
+    /// With --train: the output that the classifier reads
+    #[arg(long, value_name = "OUTPUT", requires = "train")]
+    from: Option<String>,
+    /// The first symbolic size of the inputs
+    #[arg(long, default_value_t = 8)]
+    batch: usize,
+    /// All other symbolic sizes of the inputs
+    #[arg(long, default_value_t = 128)]
+    seq: usize,
+    /// Steps that are measured, after two that are not
+    #[arg(long, default_value_t = 10)]
+    steps: usize,
+    #[command(flatten)]
+    machine: Machine,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Milliseconds of each step, sorted.
+struct Times(Vec<f64>);
+
+impl Times {
+    fn min(&self) -> f64 {
+        self.0.first().copied().unwrap_or(f64::NAN)
+    }
+    fn median(&self) -> f64 {
+        let n = self.0.len();
+        if n == 0 { f64::NAN } else { (self.0[(n - 1) / 2] + self.0[n / 2]) / 2.0 }
+    }
+}
+
+impl Args {
+    pub(crate) fn run(self, ui: &mut Ui) -> Result<()> {
+        let options = self.machine.options(false)?;
+        let model = model::load(&self.model, ui)?;
+        let sizes = self.sizes(&model.graph);
+        let stages = if self.train { self.training()? } else { vec![Stage::new("canonicalize"), Stage::new("fuse")] };
+        let mut log = |line: &str| ui.detail(line);
+        let mut context = Context { log: &mut log, has_kernel: &graft_kernels::supports, adapter: None, seed: 0 };
+        let graph = pipeline::run(passes::ALL, &stages, &model.graph, &mut context, &mut |_| ())?;
+        let mut feeds = feeds::random_feeds(&graph, &sizes, 0)?;
+        let mut session = Session::new(&graph, &optimizer::state(&graph)?, &options)?;
+        for (name, tensor) in optimizer::initial_state(&graph)? {
+            session.set_state(&name, &tensor)?;
+            feeds.retain(|(fed, _)| *fed != name);
+        }
+        let times = measure(&mut session, &feeds, self.steps.max(1))?;
+        session.notices().iter().for_each(|notice| ui.say(notice));
+        let flops = cost::flops(&graph).count.substitute(|name| sizes.get(name).map(|&n| Dim::from(n)));
+        let flops = flops.as_const().unwrap_or(0) as f64;
+        let rate = flops / (times.median() / 1e3);
+        let fraction = rate / peak(&options)?;
+        let tokens = (self.batch * self.seq) as f64 / (times.median() / 1e3);
+        if self.json {
+            return ui.json(&json!({
+                "schema": "graft.bench/1", "step_ms": {"median": times.median(), "min": times.min()},
+                "tokens_per_s": tokens, "flops_per_s": rate, "peak_fraction": fraction, "rss_mb": peak_rss_mb(),
+                "threads": session.threads(), "precision": self.machine.precision,
+                "method": self.train.then(|| self.adapter.method_or_default()),
+            }));
+        }
+        let rows = [
+            ("step, median", format!("{:.3} ms", times.median())),
+            ("step, min", format!("{:.3} ms", times.min())),
+            ("tokens/s", ui::thousands(tokens as u64)),
+            ("GFLOP/s", format!("{:.1} ({:.0} % of this machine's matrix product)", rate / 1e9, 100.0 * fraction)),
+            ("peak memory", peak_rss_mb().map_or("unknown".into(), |mb| format!("{mb:.0} MB"))),
+            ("threads", session.threads().to_string()),
+        ];
+        let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![name.into(), value]).collect();
+        ui.out(&ui::table(&["", ""], &rows))
+    }
+
+    /// The first symbol of the inputs is the batch, all others are the length.
+    fn sizes<'g>(&self, graph: &'g Graph) -> BTreeMap<&'g str, usize> {
+        let mut sizes = BTreeMap::new();
+        let shapes = graph.inputs.iter().filter_map(|&v| graph.shape(v));
+        for symbol in shapes.flatten().flat_map(Dim::symbols) {
+            let size = if sizes.is_empty() { self.batch } else { self.seq };
+            sizes.entry(symbol).or_insert(size);
+        }
+        sizes
+    }
+
+    fn training(&self) -> Result<Vec<Stage>> {
+        let mut head = Stage::new("head").with("kind", "classify").with("classes", 2);
+        if let Some(from) = &self.from {
+            head = head.with("from", from);
+        }
+        let inject = Stage { name: "inject".into(), options: self.adapter.options()? };
+        let loss = Stage::new("loss").with("kind", "cross-entropy").with("label", "label");
+        let [canonicalize, fuse, grad, optimizer] = ["canonicalize", "fuse", "grad", "optimizer"].map(Stage::new);
+        Ok(vec![canonicalize, inject, fuse.clone(), head, loss, grad, optimizer, fuse])
+    }
+}
+
+/// Runs two steps to warm up and `steps` that are timed.
+fn measure(session: &mut Session, feeds: &[(String, Tensor)], steps: usize) -> Result<Times> {
+    let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let mut times = Vec::new();
+    for step in 0..steps + 2 {
+        let start = Instant::now();
+        session.run(&feeds)?;
+        if step >= 2 {
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(Times(times))
+}
+
+/// What this machine reaches in one large matrix product, in FLOP/s.
+fn peak(options: &Options) -> Result<f64> {
+    const N: usize = 1024;
+    let mut graph = Graph { opsets: BTreeMap::from([(String::new(), 17)]), ..Graph::default() };
+    let [a, b] = ["a", "b"].map(|name| graph.add_input(name, Type::new(DType::Float, [N, N])));
+    let product = Builder::new(&mut graph).push("c", Node::new("MatMul", &[a, b], &[]))?;
+    graph.outputs = vec![product];
+    let feeds = feeds::random_feeds(&graph, &BTreeMap::new(), 0)?;
+    let times = measure(&mut Session::new(&graph, &[], options)?, &feeds, 5)?;
+    Ok(2.0 * (N as f64).powi(3) / (times.min() / 1e3))
+}
+
+/// The process's largest resident size, where the system tells.
+fn peak_rss_mb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()? / 1024.0)
+}
