@@ -72,7 +72,8 @@ fn losses_and_gradients_are_those_of_pytorch() {
         let grads = dir.path().join("g.safetensors");
         let out = dir.path().join("out");
         let config = Config { dump_grads: Some((2, grads.clone())), ..config(method, &out) };
-        let report = run(&model(file), &config, &mut Silent).unwrap_or_else(|e| panic!("{method} {file}: {e}"));
+        let report =
+            run(&model(file), &config, &mut Silent).unwrap_or_else(|e| panic!("{method} {file}: {e}"));
         assert_eq!(report.steps, 50);
 
         let (ours, theirs) = (losses(&out), pytorch_losses(method));
@@ -146,7 +147,8 @@ fn a_resumed_run_ends_with_the_same_bytes() {
         assert!(report.steps > 10 && report.evaluation.is_some_and(|e| e.accuracy.is_some()), "{report:?}");
 
         let stop = |at: u64, resume: bool| {
-            let error = run(&model, &Config { resume, ..config(&broken) }, &mut StopAt(at)).expect_err("it stops");
+            let error =
+                run(&model, &Config { resume, ..config(&broken) }, &mut StopAt(at)).expect_err("it stops");
             assert_eq!(error.code, Code::INTERRUPTED);
         };
         stop(3, false);
@@ -191,7 +193,8 @@ fn a_killed_run_goes_on_from_its_last_save() {
     let dir = tempfile::tempdir().expect("a folder");
     let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
     let model = model("base.onnx");
-    let config = |out: &Path| Config { save_every: Some(5), duration: Duration::Steps(20), ..config("lora", out) };
+    let config =
+        |out: &Path| Config { save_every: Some(5), duration: Duration::Steps(20), ..config("lora", out) };
     // The kill comes between two saves: the steps 11 to 13 are lost, but stand in the metrics.
     let mut kill = Kill { at: 13, from: &whole, to: &killed };
     run(&model, &config(&whole), &mut kill).expect("it trains");
@@ -232,7 +235,8 @@ fn a_finished_run_resumes_to_itself() {
     let config = Config { duration: Duration::Steps(3), ..config("lora", &out) };
     let done = run(&model("base.onnx"), &config, &mut Silent).expect("it trains");
     let before = results(&out);
-    let again = run(&model("base.onnx"), &Config { resume: true, ..config }, &mut Silent).expect("it resumes");
+    let again =
+        run(&model("base.onnx"), &Config { resume: true, ..config }, &mut Silent).expect("it resumes");
     assert_eq!(again, Report { steps: 3, loss: None, evaluation: None, best: done.best });
     assert!(results(&out) == before);
     assert_eq!(losses(&out).len(), 3);

@@ -15,12 +15,14 @@ impl Sizes {
     /// The sizes by name; an error for what is not `NAME=N`.
     pub(crate) fn by_name(&self) -> Result<BTreeMap<&str, usize>> {
         let bad = |text: &str| usage(format!("`--sizes {text}`: expected NAME=N"));
-        let parse = |text: &'_ str| -> Option<(&'_ str, usize)> {
-            let (name, size) = text.split_once('=')?;
-            Some((name.trim(), size.trim().parse().ok()?))
-        };
-        self.sizes.iter().map(|text| parse(text).ok_or_else(|| bad(text))).collect()
+        self.sizes.iter().map(|text| size(text).ok_or_else(|| bad(text))).collect()
     }
+}
+
+/// Reads `NAME=N`.
+fn size(text: &str) -> Option<(&str, usize)> {
+    let (name, size) = text.split_once('=')?;
+    Some((name.trim(), size.trim().parse().ok()?))
 }
 
 /// What symbols are bound to where nobody says: the first, as a rule the batch, to 2, the next to 7, 9, …

@@ -16,7 +16,8 @@ pub(crate) struct Progress<'a> {
 
 impl Progress<'_> {
     pub(crate) fn new(ui: &Ui) -> Progress<'_> {
-        let target = if ui.draws_progress() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target =
+            if ui.draws_progress() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         Progress { ui, bar: ProgressBar::with_draw_target(None, target), total: 0 }
     }
     /// Takes the bar away.
@@ -34,7 +35,11 @@ impl Observer for Progress<'_> {
     }
     fn pass(&mut self, step: &graft_passes::Step<'_>) {
         let nodes = step.after.nodes.len();
-        self.ui.detail(&format!("{:>9.3} ms  {} ({nodes} nodes)", step.elapsed.as_secs_f64() * 1e3, step.name));
+        self.ui.detail(&format!(
+            "{:>9.3} ms  {} ({nodes} nodes)",
+            step.elapsed.as_secs_f64() * 1e3,
+            step.name
+        ));
     }
     fn started(&mut self, done: u64, total: u64) {
         self.total = total;
@@ -56,7 +61,11 @@ impl Observer for Progress<'_> {
         ControlFlow::Continue(())
     }
     fn evaluation(&mut self, evaluation: &Evaluation) {
-        let accuracy = evaluation.accuracy.map_or_else(String::new, |a| format!(" · accuracy {:.2} %", 100.0 * a));
-        self.line(&format!("step {} · evaluation loss {:.4}{accuracy}", evaluation.step, evaluation.eval_loss));
+        let accuracy =
+            evaluation.accuracy.map_or_else(String::new, |a| format!(" · accuracy {:.2} %", 100.0 * a));
+        self.line(&format!(
+            "step {} · evaluation loss {:.4}{accuracy}",
+            evaluation.step, evaluation.eval_loss
+        ));
     }
 }

@@ -84,7 +84,7 @@ fn table(entries: &[Entry]) -> String {
         let ms = format!("{:.3}", e.time.as_secs_f64() * 1e3);
         let rates = [e.flops_per_second() / 1e9, e.bytes_per_second() / 1e9].map(|r| format!("{r:.2}"));
         let [flops, traffic] = rates;
-        vec![e.name.clone(), ms, flops, traffic]
+        vec![e.op.clone(), e.node.clone(), e.calls.to_string(), ms, flops, traffic]
     };
-    ui::table(&["", "ms", "GFLOP/s", "GB/s"], &entries.iter().map(row).collect::<Vec<_>>())
+    ui::table(&["op", "node", "calls", "ms", "GFLOP/s", "GB/s"], &entries.iter().map(row).collect::<Vec<_>>())
 }
