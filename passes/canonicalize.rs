@@ -40,16 +40,16 @@ fn replace(graph: &Graph, before: &Function, after: &Function, ctx: &mut Context
         return Ok(graph.clone());
     }
     let (before, after) = (spelled(before, graph)?, spelled(after, graph)?);
-    let mut graph = graph.clone();
+    let mut with_library = graph.clone();
     for node in after.body.nodes.iter().filter(|n| n.op.starts_with("graft.")) {
-        library::require(&mut graph, &node.op)?;
+        library::require(&mut with_library, &node.op)?;
     }
     let pattern = Pattern::new(&before)?;
-    let (mut out, n) = rewrite(&pattern, Replacement::Body(&after), &graph, &fits, ctx.log)?;
-    if n > 0 {
-        (ctx.log)(&format!("canonicalize: {} × {n}", before.name));
+    let (out, n) = rewrite(&pattern, Replacement::Body(&after), &with_library, &fits, ctx.log)?;
+    if n == 0 {
+        return Ok(graph.clone());
     }
-    out.sweep_functions();
+    (ctx.log)(&format!("canonicalize: {} × {n}", before.name));
     Ok(out)
 }
 

@@ -1,6 +1,6 @@
 //! Puts a call or a body in the place of each match.
 use super::{Match, Pattern, Reject, Sites};
-use crate::inline;
+use crate::{inline, meta};
 use graft_ir::{Builder, Dim, Function, Graph, Node, Result, Type, Value, infer};
 use std::{collections::HashSet, sync::Arc};
 
@@ -86,25 +86,22 @@ fn as_call(pattern: &Pattern<'_>, sites: &Sites<'_>, m: &Match) -> Node {
     if outputs.iter().all(Option::is_none) {
         outputs = body.outputs.iter().map(bound).collect();
     }
+    outputs.truncate(outputs.iter().rposition(Option::is_some).map_or(0, |i| i + 1));
     // Named after the node that defines the first of its results that has one.
-    let root = body.outputs.iter().find_map(|p| sites.node(bound(p)?)).cloned().unwrap_or_default();
+    let mut root = body.outputs.iter().find_map(|p| sites.node(bound(p)?)).cloned().unwrap_or_default();
+    // The part that the last node plays is not that of the whole.
+    root.meta.remove(meta::ROLE);
     let defaults = &pattern.function().defaults;
     let attrs = m.attrs.iter().filter(|(name, attr)| defaults.get(*name) != Some(attr));
     Node {
         name: root.name,
         op: pattern.function().name.clone(),
         attrs: attrs.map(|(name, attr)| (name.clone(), attr.clone())).collect(),
-        inputs: trimmed(body.inputs.iter().map(bound).collect()),
-        outputs: trimmed(outputs),
+        inputs: body.inputs.iter().map(bound).collect(),
+        outputs,
         meta: root.meta,
         ..Node::default()
     }
-}
-
-/// Without what is left out at the end.
-fn trimmed(mut values: Vec<Option<Value>>) -> Vec<Option<Value>> {
-    values.truncate(values.iter().rposition(Option::is_some).map_or(0, |i| i + 1));
-    values
 }
 
 /// The nodes between the first and the last one of a match, in order: those that can stand before the call,

@@ -86,8 +86,8 @@ impl<'f> Pattern<'f> {
 
     /// Looks for the pattern with node `at` of the graph as one of its last nodes; `None` if it does not fit.
     ///
-    /// Results that the graph does not compute are left out, and inputs that only they need are not bound; but a
-    /// match that lacks more than half of the body is none.
+    /// Results that the graph does not compute are left out, unless an input is then unknown; a match that lacks
+    /// more than half of the body is none.
     pub fn find(&self, sites: &Sites<'_>, at: usize) -> Option<std::result::Result<Match, Reject>> {
         let node = &sites.graph.nodes[at];
         let starts = self.sinks.iter().filter(|(_, i)| self.body().nodes[*i].op == node.op);
@@ -97,7 +97,7 @@ impl<'f> Pattern<'f> {
             Some(self.with_other_sinks(sites, m))
         });
         let m = full.max_by_key(|m| m.nodes.len()).filter(|m| 2 * m.nodes.len() >= self.size())?;
-        Some(self.check_inner_values(sites, &m).map(|()| m))
+        Some(self.check_inputs(&m).and_then(|()| self.check_inner_values(sites, &m)).map(|()| m))
     }
 
     fn body(&self) -> &'f Graph {
@@ -216,6 +216,14 @@ impl<'f> Pattern<'f> {
         };
         m.constants.extend(sites.uses.def(v));
         agrees.then_some(())
+    }
+
+    /// Every input must be known, also those that only a result needs that is left out.
+    fn check_inputs(&self, m: &Match) -> std::result::Result<(), Reject> {
+        match self.body().inputs.iter().find(|p| !m.values.contains_key(p)) {
+            Some(p) => Err(format!("nothing there reads its input `{}`", self.body().name(*p))),
+            None => Ok(()),
+        }
     }
 
     /// What is computed on the way and is no result of the pattern must be of no use outside the match.

@@ -13,7 +13,8 @@ Lora (x, w, a, b, scale) => (y, h) {
 
 /// Replaces by calls; returns the graph's nodes as text, and what was logged.
 fn outlined(function: &str, graph: &str) -> (String, Vec<String>) {
-    let functions = parse_functions(function).unwrap();
+    let mut functions = parse_functions(function).unwrap();
+    functions[0].body.opsets.insert(String::new(), 17);
     let graph = parse(&format!("<ir_version: 10, opset_import: [\"\" : 17]>\n{graph}")).unwrap();
     let mut log = Vec::new();
     let mut note = |line: &str| log.push(line.to_string());
@@ -189,17 +190,30 @@ LinearGrad (dy, x, w) => (dx, dw) {
 }";
 
 #[test]
-fn several_results_are_found_together_and_a_missing_one_is_left_out() {
-    let (head, xt, wt) = (
-        "g (float[N, 2] dy, float[N, 4] x) => ",
-        " xt = Transpose <perm: ints = [1, 0]> (x)\n dw = MatMul (xt, dy)\n",
-        " wt = Transpose <perm: ints = [1, 0]> (w)\n dx = MatMul (dy, wt)\n",
+fn several_results_are_found_together_unless_an_input_is_then_unknown() {
+    let graph = |outputs: &str, nodes: &str| {
+        format!("g (float[N, 2] dy, float[N, 4] x) => ({outputs}) <float[4, 2] w> {{\n{nodes}}}")
+    };
+    let (dx, dw) = (
+        "wt = Transpose <perm: ints = [1, 0]> (w)\n dx = MatMul (dy, wt)\n",
+        "xt = Transpose <perm: ints = [1, 0]> (x)\n dw = MatMul (xt, dy)\n",
     );
-    let both = format!("{head}(float[N, 4] dx, float[4, 2] dw) <float[4, 2] w> {{\n{xt}{wt}}}");
-    finds(GRAD, &both, "dx, dw = graft.LinearGrad (dy, x, w)");
-    let one = format!("{head}(float[4, 2] dw) {{\n{xt}}}");
-    finds(GRAD, &one, "\"\", dw = graft.LinearGrad (dy, x)");
-    refuses(LORA, &one, "");
+    finds(GRAD, &graph("dx, dw", &[dw, dx].concat()), "dx, dw = graft.LinearGrad (dy, x, w)");
+    refuses(
+        GRAD,
+        &graph("dw", dw),
+        "graft.LinearGrad: not at `dw`: nothing there reads its input `w`",
+    );
+}
+
+#[test]
+fn a_match_that_would_change_a_type_is_refused() {
+    // `1 + c` of shape [1] is what makes the sum of two scalars a list.
+    let function = "F (x) => (y) {\n c = Constant <value_float: float = 0.5> ()\n y = Add (x, c)\n}";
+    let graph = "g (float x) => (float[1] y) <float[1] c = {0.5}> {\n y = Add (x, c)\n}";
+    let (found, log) = outlined(function, graph);
+    assert_eq!(found, "y = Add (x, c)\n");
+    assert!(log[0].contains("the replacement would be float"), "{log:?}");
 }
 
 #[test]
