@@ -43,8 +43,16 @@ pub fn run(model: &Model, config: &Config, observer: &mut dyn Observer) -> Resul
     let folder = Folder::take(config)?;
     let interrupt = Interrupt::new()?;
     let prepared = Prepared::new(&model.graph, config, observer)?;
-    let mut training =
-        Training { config, run: prepared, folder, metrics: None, loss: None, evaluation: None, saved: 0 };
+    let mut training = Training {
+        config,
+        run: prepared,
+        folder,
+        initial: None,
+        metrics: None,
+        loss: None,
+        evaluation: None,
+        saved: 0,
+    };
     training.train(&interrupt, observer)?;
     let Training { run, loss, evaluation, .. } = training;
     Ok(Report { steps: run.progress.step, loss, evaluation, best: run.progress.best })
@@ -55,6 +63,9 @@ struct Training<'a> {
     config: &'a Config,
     run: Prepared,
     folder: Folder,
+    /// A new run's state before its first step, to be written once that is made: a run that ends before its first save
+    /// can then be resumed too.
+    initial: Option<State>,
     /// Opened after the first step.
     metrics: Option<Metrics>,
     loss: Option<f64>,
@@ -67,6 +78,7 @@ impl Training<'_> {
     fn train(&mut self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<()> {
         let total = self.run.schedule.total;
         self.saved = self.run.progress.step;
+        self.initial = if self.config.resume { None } else { Some(self.state()?) };
         observer.started(self.run.progress.step, total);
         let first = self.run.progress.step + 1;
         while self.run.progress.step < total && !self.has_stopped_early() {
@@ -118,6 +130,7 @@ impl Training<'_> {
             // Only now is anything written.
             self.folder.keep(!self.config.resume)?;
             self.metrics = Some(Metrics::open(&self.config.out.join(METRICS_FILE), step - 1)?);
+            self.initial.take().map_or(Ok(()), |state| state.write(&self.config.out))?;
         }
         self.dump_gradients(&outcome.gradients, step)?;
         self.run.progress.step = step;
@@ -134,9 +147,9 @@ impl Training<'_> {
             (false, _) => format!("the loss of step {step} is {}", outcome.loss),
             (true, false) => format!("the gradients of step {step} have the norm {}", outcome.grad_norm),
         };
-        let kept = match self.saved {
-            0 => "nothing was saved before".to_string(),
-            step => format!("the state of step {step} is saved"),
+        let kept = match self.metrics {
+            None => "nothing was written".to_string(),
+            Some(_) => format!("the state of step {} is saved", self.saved),
         };
         Err(Error::new(Code::DIVERGED, format!("{what}; {kept}"))
             .help("lower `--lr`, lengthen `--warmup` or tighten `--clip`"))
@@ -183,12 +196,25 @@ impl Training<'_> {
         Ok(())
     }
 
+    /// The run as it stands.
+    fn state(&self) -> Result<State> {
+        Ok(State {
+            progress: self.run.progress,
+            settings: self.run.settings.clone(),
+            tensors: self.run.stepper.state()?,
+            best: self.run.best.clone(),
+        })
+    }
+
     /// Writes the state, then what others read: the adapter, the head, the manifest, the picture.
     fn save(&mut self) -> Result<()> {
-        let tensors = self.run.stepper.state()?;
-        let (settings, best) = (self.run.settings.clone(), self.run.best.clone());
-        let weights = if best.is_empty() { self.run.graphs.weights_of(&tensors) } else { best.clone() };
-        State { progress: self.run.progress, settings, tensors, best }.write(&self.config.out)?;
+        let state = self.state()?;
+        let weights = if state.best.is_empty() {
+            self.run.graphs.weights_of(&state.tensors)
+        } else {
+            state.best.clone()
+        };
+        state.write(&self.config.out)?;
         self.run.outputs.write(&self.run.graphs.forward, &weights, self.config)?;
         let picture = chart::svg(self.metrics()?.lines())?;
         atomic_write(&self.config.out.join(CHART_FILE), picture.as_bytes())?;
