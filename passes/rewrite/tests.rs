@@ -199,11 +199,7 @@ fn several_results_are_found_together_unless_an_input_is_then_unknown() {
         "xt = Transpose <perm: ints = [1, 0]> (x)\n dw = MatMul (xt, dy)\n",
     );
     finds(GRAD, &graph("dx, dw", &[dw, dx].concat()), "dx, dw = graft.LinearGrad (dy, x, w)");
-    refuses(
-        GRAD,
-        &graph("dw", dw),
-        "graft.LinearGrad: not at `dw`: nothing there reads its input `w`",
-    );
+    refuses(GRAD, &graph("dw", dw), "graft.LinearGrad: not at `dw`: nothing there reads its input `w`");
 }
 
 #[test]

@@ -51,7 +51,7 @@ impl Outputs {
     }
 
     /// Linears that carry an adapter.
-    pub(crate) fn targets(&self) -> usize {
+    pub(crate) fn adapted(&self) -> usize {
         self.manifest.coverage.adapted
     }
 

@@ -113,7 +113,7 @@ impl Prepared {
             .sum();
         let frozen: u64 = base.params.iter().filter_map(|&v| base[v].tensor.as_ref()).map(elements).sum();
         let share = 100.0 * trainable as f64 / (trainable + frozen).max(1) as f64;
-        observer.note(&format!("targets: {} linear nodes carry an adapter", self.outputs.targets()));
+        observer.note(&format!("targets: {} linear nodes carry an adapter", self.outputs.adapted()));
         observer.note(&format!("trainable: {trainable} parameters, {share:.2} % of {}", trainable + frozen));
         let longest = self.data.lengths().iter().copied().max().unwrap_or(1);
         let graph = self.graphs.accumulate.as_ref().unwrap_or(&self.graphs.update);
