@@ -135,11 +135,11 @@ const HALF: &str = "Half <by, axis> (x) => (y) {
 }";
 
 #[test]
-fn constants_may_be_weights_shared_and_of_other_float_types() {
+fn constants_may_be_weights_and_shared() {
     let graph = "
-g (double[N] x, double[N] z) => (double[N] y, double[N] u) <double half = {0.5}> {
-  half_too = Constant <value: tensor = double[1] {0.5}> ()
-  by = Constant <value: tensor = double {3.0}> ()
+g (float[N] x, float[N] z) => (float[N] y, float[N] u) <float half = {0.5}> {
+  half_too = Constant <value: tensor = float[1] {0.5}> ()
+  by = Constant <value: tensor = float {3.0}> ()
   s = Softmax <axis: int = 0> (x)
   m = Mul (half, s)
   y = Add (by, m)

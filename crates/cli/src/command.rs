@@ -9,6 +9,7 @@ macro_rules! commands {
 
         /// What to do.
         #[derive(clap::Subcommand)]
+        #[expect(clippy::large_enum_variant, reason = "there is one, made once")]
         pub(crate) enum Command {
             $(#[allow(missing_docs, reason = "clap takes the text from the arguments' own documentation")]
             $variant($module::Args),)*

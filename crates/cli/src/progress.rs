@@ -55,7 +55,7 @@ impl Observer for Progress<'_> {
         self.bar.set_position(metrics.step);
         self.bar.set_message(text.clone());
         let every = self.total.div_ceil(LINES).max(1);
-        if self.bar.is_hidden() && (metrics.step % every == 0 || metrics.step == self.total) {
+        if self.bar.is_hidden() && (metrics.step.is_multiple_of(every) || metrics.step == self.total) {
             self.ui.say(&format!("step {}/{} · {text}", metrics.step, self.total));
         }
         ControlFlow::Continue(())

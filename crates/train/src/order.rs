@@ -129,9 +129,9 @@ mod tests {
             let lengths = lengths(50);
             let mut whole = Stream::new(order, &lengths, 8, 3, 0);
             let batches: Vec<Vec<usize>> = (0..20).map(|_| whole.next_batch().to_vec()).collect();
-            for taken in 0..20 {
+            for (taken, batch) in batches.iter().enumerate() {
                 let mut late = Stream::new(order, &lengths, 8, 3, taken as u64);
-                assert_eq!(late.next_batch(), batches[taken]);
+                assert_eq!(late.next_batch(), batch);
             }
         }
     }

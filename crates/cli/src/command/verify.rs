@@ -80,8 +80,8 @@ fn run(graph: &Graph, feeds: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)
 
 /// Prints the differences, and fails if one is over the tolerance.
 pub(crate) fn report(differences: &[Difference], tol: f64, as_json: bool, ui: &Ui) -> Result<()> {
-    // Written so that NaN is not within the tolerance.
-    let worst = differences.iter().filter(|d| !(d.max_rel <= tol)).max_by(|x, y| x.max_rel.total_cmp(&y.max_rel));
+    let is_over = |d: &&Difference| d.max_rel.is_nan() || d.max_rel > tol;
+    let worst = differences.iter().filter(is_over).max_by(|x, y| x.max_rel.total_cmp(&y.max_rel));
     if as_json {
         let finite = |x: f64| if x.is_finite() { json!(x) } else { json!(x.to_string()) };
         let row = |d: &Difference| json!({"name": d.name, "max_abs": finite(d.max_abs), "max_rel": finite(d.max_rel)});
