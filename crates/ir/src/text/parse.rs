@@ -11,11 +11,11 @@ const MAX_DEPTH: usize = 32;
 
 /// Parses a model: a header (optional), a graph, and functions.
 ///
-/// Names that nothing defines are accepted here and reported by [`verify`](crate::verify).
+/// Names that nothing defines are accepted here and reported by `verify`.
 /// `producer_name` and the other descriptions of a header that a [`Graph`] has no place for are read over.
 ///
 /// # Errors
-/// [`Code::TEXT`], with line and column.
+/// [`Code::TEXT`](crate::Code::TEXT), with line and column.
 pub fn parse(text: &str) -> Result<Graph> {
     let mut p = Parser::new(text)?;
     let header = p.header()?.unwrap_or_default();
@@ -34,7 +34,7 @@ pub fn parse(text: &str) -> Result<Graph> {
 /// before and after, is a rule of rewriting.
 ///
 /// # Errors
-/// [`Code::TEXT`], with line and column.
+/// [`Code::TEXT`](crate::Code::TEXT), with line and column.
 pub fn parse_functions(text: &str) -> Result<Vec<Function>> {
     Parser::new(text)?.functions(Names::Repeatable)
 }
