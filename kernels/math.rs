@@ -43,6 +43,15 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
     (1.0 / (1.0 + exp64(clamp(-f64::from(x), -150.0, 150.0)))) as f32
 }
 
+/// `x · 1 / (1 + e^-x)`.
+#[inline(always)]
+pub(crate) fn silu(x: f32) -> f32 {
+    let x = f64::from(x);
+    // Far below zero the gate is 0 to the last bit of any product.
+    let gate = if x < -700.0 { 0.0 } else { 1.0 / (1.0 + exp64(clamp(-x, -700.0, 700.0))) };
+    (x * gate) as f32
+}
+
 #[inline(always)]
 fn tanh64(x: f64) -> f64 {
     let e = exp64(clamp(2.0 * x, -60.0, 60.0));

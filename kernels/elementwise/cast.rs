@@ -10,7 +10,8 @@ pub(super) fn serves(dtype: DType) -> bool {
     matches!(dtype, Float | Double | Float16 | Bfloat16 | Int64 | Int32 | Uint8 | Bool)
 }
 
-/// Floats become integers by truncation, anything but zero becomes true.
+/// Floats become integers by truncation, out of range the nearest number of the type (NaN: 0); integers wrap;
+/// anything but zero becomes true.
 pub(super) fn cast(call: &mut Call<'_>) -> Result<()> {
     let from = call.input(0)?.dtype;
     let to = call.outputs.first().and_then(|o| o.as_ref()).map_or(from, |o| o.dtype);
@@ -48,9 +49,8 @@ fn from_wide<T: bytemuck::Pod + Sync>(
         DType::Float16 => unary(call, move |x: T| f16::from_f64(wide(x))),
         DType::Bfloat16 => unary(call, move |x: T| bf16::from_f64(wide(x))),
         DType::Int64 => unary(call, move |x: T| wide(x) as i64),
-        // Through `i64`, so that values out of range wrap, as they do in the reference.
-        DType::Int32 => unary(call, move |x: T| wide(x) as i64 as i32),
-        DType::Uint8 => unary(call, move |x: T| wide(x) as i64 as u8),
+        DType::Int32 => unary(call, move |x: T| wide(x) as i32),
+        DType::Uint8 => unary(call, move |x: T| wide(x) as u8),
         DType::Bool => unary(call, move |x: T| u8::from(wide(x) != 0.0)),
         other => Err(unserved(other)),
     }

@@ -1,12 +1,14 @@
 //! Element-wise work on the CPU: runs of the innermost loop, vectorised where operands are adjacent or constant in it.
 use crate::{
-    Call, View,
+    Call, Operand, View, ViewMut,
     math::{self, vectorised},
+    movement,
     strides::{Walk, broadcast},
     threads::PIECE,
 };
 use bytemuck::Pod;
 use graft_ir::{Code, DType, Error, Result};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `out = f(a)` on `float`.
 pub(super) fn map(call: &mut Call<'_>, f: impl Fn(f32) -> f32 + Copy + Sync + Send) -> Result<()> {
@@ -189,6 +191,69 @@ pub(super) fn arithmetic(call: &mut Call<'_>, op: Arithmetic) -> Result<()> {
         DType::Int32 => integers!(i32),
         other => Err(unserved(other)),
     }
+}
+
+/// `a op b op c …` over any number of operands, from left to right.
+pub(super) fn variadic(call: &mut Call<'_>, op: Arithmetic) -> Result<()> {
+    if call.inputs.len() == 2 {
+        return arithmetic(call, op);
+    }
+    let (node, opset, threads) = (call.node, call.opset, call.threads);
+    let ViewMut { dtype, dims, data } = call.output(0)?;
+    if let Some(first) = call.get(0) {
+        movement::copy(&first, ViewMut { dtype, dims, data: &mut *data }, threads)?;
+    }
+    for &operand in call.inputs.iter().skip(1) {
+        let out = ViewMut { dtype, dims, data: &mut *data };
+        let (inputs, outputs) = (vec![Operand::InPlace(0), operand], vec![Some(out)]);
+        arithmetic(&mut Call { node, opset, inputs, outputs, scratch: &mut [], threads }, op)?;
+    }
+    Ok(())
+}
+
+/// `a / b`; integers are rounded towards 0.
+pub(super) fn divide(call: &mut Call<'_>) -> Result<()> {
+    match result_type(call)? {
+        DType::Float => combine(call, |a: f32, b: f32| a / b),
+        DType::Double => combine(call, |a: f64, b: f64| a / b),
+        DType::Int64 => whole(call, i64::wrapping_div),
+        DType::Int32 => whole(call, i32::wrapping_div),
+        other => Err(unserved(other)),
+    }
+}
+
+/// What is left of `a / b`: with the sign of `b`, or of `a` where `fmod` is set.
+pub(super) fn modulo(call: &mut Call<'_>) -> Result<()> {
+    let truncated = call.node.int("fmod")?.unwrap_or(0) != 0;
+    macro_rules! typed {
+        ($t:ty) => {
+            whole(call, move |a: $t, b: $t| {
+                let rest = a.wrapping_rem(b);
+                if !truncated && rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest }
+            })
+        };
+    }
+    match result_type(call)? {
+        DType::Int64 => typed!(i64),
+        DType::Int32 => typed!(i32),
+        other => Err(unserved(other)),
+    }
+}
+
+/// `f(a, b)` on integers, an error where some `b` is 0.
+fn whole<T: Pod + Sync + Send + PartialEq + Default>(
+    call: &mut Call<'_>,
+    f: impl Fn(T, T) -> T + Copy + Sync + Send,
+) -> Result<()> {
+    let by_zero = AtomicBool::new(false);
+    combine(call, |a: T, b: T| {
+        if b == T::default() {
+            by_zero.store(true, Ordering::Relaxed);
+            return b;
+        }
+        f(a, b)
+    })?;
+    if by_zero.into_inner() { Err(Error::new(Code::VALUE, "integer division by 0")) } else { Ok(()) }
 }
 
 /// Comparisons, which ONNX defines for numbers of one type (and equality for bool).

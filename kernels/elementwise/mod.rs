@@ -9,10 +9,20 @@ const fn unary(name: &'static str, run: Run) -> Kernel {
     Kernel::new(name, |_, t| floats(t, 1), run).strided(Operands::All).in_place(&[(0, 0)])
 }
 
-/// Two operands of the same numeric type.
-fn numbers(_: &Node, types: &[Option<Type>]) -> bool {
+/// Operands of the same numeric type, at least one.
+fn alike(_: &Node, types: &[Option<Type>]) -> bool {
     let numeric = |d: DType| matches!(d, DType::Float | DType::Double | DType::Int32 | DType::Int64);
-    types.len() == 2 && dtype(types, 0).is_some_and(numeric) && dtype(types, 0) == dtype(types, 1)
+    dtype(types, 0).is_some_and(numeric) && (1..types.len()).all(|i| dtype(types, i) == dtype(types, 0))
+}
+
+/// Two operands of the same numeric type.
+fn numbers(node: &Node, types: &[Option<Type>]) -> bool {
+    types.len() == 2 && alike(node, types)
+}
+
+/// Two operands of the same integer type.
+fn integers(node: &Node, types: &[Option<Type>]) -> bool {
+    numbers(node, types) && dtype(types, 0).is_some_and(DType::is_int)
 }
 
 /// Two operands of the same numeric type or bool.
@@ -26,6 +36,13 @@ fn booleans(_: &Node, types: &[Option<Type>]) -> bool {
 
 const fn arithmetic(name: &'static str, run: Run) -> Kernel {
     Kernel::new(name, numbers, run).strided(Operands::All).in_place(&[(0, 0), (1, 0)])
+}
+
+const fn variadic(name: &'static str, run: Run) -> Kernel {
+    Kernel::new(name, alike, run).strided(Operands::All).in_place(&[(0, 0)]).flops(|_, operands, results| {
+        let each = operands.len().saturating_sub(1);
+        (each * results[0].iter().product::<usize>()) as u64
+    })
 }
 
 const fn float_pair(name: &'static str, run: Run) -> Kernel {
@@ -63,16 +80,17 @@ pub(crate) const KERNELS: &[Kernel] = &[
     unary("Sin", |c| cpu::map(c, |x| f64::from(x).sin() as f32)),
     unary("Sqrt", |c| cpu::map(c, f32::sqrt)),
     unary("Tanh", |c| cpu::map(c, math::tanh)),
-    unary("com.microsoft.Gelu", |c| cpu::map(c, math::gelu)),
     unary("graft.Gelu", |c| cpu::map(c, math::gelu)),
     unary("graft.GeluTanh", |c| cpu::map(c, math::gelu_tanh)),
-    unary("graft.Silu", |c| cpu::map(c, |x| (f64::from(x) * f64::from(math::sigmoid(x))) as f32)),
+    unary("graft.Silu", |c| cpu::map(c, math::silu)),
     arithmetic("Add", |c| cpu::arithmetic(c, cpu::Arithmetic::Add)),
     arithmetic("Sub", |c| cpu::arithmetic(c, cpu::Arithmetic::Sub)),
     arithmetic("Mul", |c| cpu::arithmetic(c, cpu::Arithmetic::Mul)),
-    arithmetic("Min", |c| cpu::arithmetic(c, cpu::Arithmetic::Min)),
-    arithmetic("Max", |c| cpu::arithmetic(c, cpu::Arithmetic::Max)),
-    float_pair("Div", |c| cpu::zip(c, |a, b| a / b)),
+    arithmetic("Div", cpu::divide),
+    Kernel::new("Mod", integers, cpu::modulo).strided(Operands::All).in_place(&[(0, 0), (1, 0)]),
+    variadic("Max", |c| cpu::variadic(c, cpu::Arithmetic::Max)),
+    variadic("Min", |c| cpu::variadic(c, cpu::Arithmetic::Min)),
+    variadic("Sum", |c| cpu::variadic(c, cpu::Arithmetic::Add)),
     float_pair("Pow", cpu::pow),
     float_pair("graft.GeluGrad", |c| cpu::zip(c, math::gelu_grad)),
     float_pair("graft.GeluTanhGrad", |c| cpu::zip(c, math::gelu_tanh_grad)),

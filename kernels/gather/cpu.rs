@@ -1,5 +1,8 @@
 //! Reading along an axis by index. An index that is out of range is an error, as ONNX has it.
-use crate::{Call, View, axis, threads::PIECE};
+use crate::{
+    Call, View, axis,
+    threads::{PIECE, rows_per_piece},
+};
 use bytemuck::Pod;
 use graft_ir::{Code, DType, Error, Result};
 
@@ -35,6 +38,32 @@ pub(super) fn gather(call: &mut Call<'_>) -> Result<()> {
             let (outer, j) = ((start / block + i) / positions.len(), (start / block + i) % positions.len());
             let at = (outer * size + positions[j]) * block;
             to.copy_from_slice(&from[at..at + block]);
+        }
+    });
+    Ok(())
+}
+
+/// `graft.GatherGrad (dy, indices, shape) => (dx)`: each slice of `dy` is added to the slice of zeros that it was read
+/// from, in the order of the indices.
+pub(super) fn gather_grad(call: &mut Call<'_>) -> Result<()> {
+    let (dy, index, out) = (call.input(0)?, call.input(1)?, call.output(0)?);
+    let at = axis(call.node.int("axis")?.unwrap_or(0), out.dims.len())?;
+    let (size, block) = (out.dims[at], out.dims[at + 1..].iter().product::<usize>());
+    let positions = positions(&index, size)?;
+    let (n, dy, out) = (positions.len(), dy.elements::<f32>(), out.elements::<f32>());
+    // The readers of one slice side by side, each slice's in the order of the indices.
+    let mut readers: Vec<usize> = (0..n).collect();
+    readers.sort_by_key(|&j| positions[j]);
+    // A piece owns whole slices, so that no sum is shared between threads.
+    call.threads.pieces(out, rows_per_piece(block) * block, |start, piece| {
+        for (i, slice) in piece.chunks_mut(block).enumerate() {
+            let (outer, row) = ((start / block + i) / size, (start / block + i) % size);
+            slice.fill(0.0);
+            let first = readers.partition_point(|&j| positions[j] < row);
+            for &j in readers[first..].iter().take_while(|&&j| positions[j] == row) {
+                let from = (outer * n + j) * block;
+                slice.iter_mut().zip(&dy[from..from + block]).for_each(|(x, d)| *x += d);
+            }
         }
     });
     Ok(())

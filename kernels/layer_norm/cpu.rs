@@ -29,9 +29,14 @@ pub(super) fn layer_norm(call: &mut Call<'_>) -> Result<()> {
     bias.map_or(Ok(()), |b| check(len, b, "the bias"))?;
     let out = call.seeded(0, 0)?;
     let rows = rows_per_piece(len);
-    let [mean, inv_std] = [1, 2].map(|i| call.wanted(i).map(|o| o.elements::<f32>()));
+    let [mut mean, mut inv_std] = [1, 2].map(|i| call.wanted(i).map(|o| o.elements::<f32>()));
+    if len == 0 {
+        // Rows of nothing have no moments.
+        [&mut mean, &mut inv_std].into_iter().flatten().for_each(|o| o.fill(f32::NAN));
+        return Ok(());
+    }
     let means = optional_pieces(mean, rows).zip(optional_pieces(inv_std, rows));
-    call.threads.each(out.chunks_mut((rows * len).max(1)).zip(means), |(piece, (mut mean, mut inv_std))| {
+    call.threads.each(out.chunks_mut(rows * len).zip(means), |(piece, (mut mean, mut inv_std))| {
         for (i, row) in piece.chunks_mut(len).enumerate() {
             let (m, s) = vectorised(
                 #[inline(always)]

@@ -1,24 +1,25 @@
 //! Layer normalisation and its gradient.
 mod cpu;
 
-use crate::{Kernel, Operands, axis, floats};
+use crate::{Kernel, axis, floats};
 use graft_ir::{Node, Type};
 
 pub(crate) const KERNELS: &[Kernel] = &[
     Kernel::new("LayerNormalization", forward, cpu::layer_norm).in_place(&[(0, 0)]).flops(per_element),
     Kernel::new("graft.LayerNorm", forward, cpu::layer_norm).in_place(&[(0, 0)]).flops(per_element),
-    Kernel::new("graft.LayerNormGrad", backward, cpu::layer_norm_grad)
-        .strided(Operands::None)
-        .in_place(&[(0, 0)])
-        .flops(per_element),
+    Kernel::new("graft.LayerNormGrad", backward, cpu::layer_norm_grad).in_place(&[(0, 0)]).flops(per_element),
 ];
 
 fn per_element(_: &Node, operands: &[&[usize]], _: &[&[usize]]) -> u64 {
     8 * operands[0].iter().product::<usize>() as u64
 }
 
+/// The rows are normalised where the first result lies, so it must be wanted.
 fn forward(node: &Node, types: &[Option<Type>]) -> bool {
-    floats(types, types.len()) && (2..=3).contains(&types.len()) && fits(node, types, 0, 1)
+    node.output(0).is_some()
+        && floats(types, types.len())
+        && (2..=3).contains(&types.len())
+        && fits(node, types, 0, 1)
 }
 
 fn backward(node: &Node, types: &[Option<Type>]) -> bool {

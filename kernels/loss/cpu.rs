@@ -6,21 +6,28 @@ use crate::{
 };
 use graft_ir::{Code, DType, Error, Result};
 
-/// The labels as class numbers; `None` where a label is to be ignored.
-fn labels(view: &View<'_>, classes: usize, ignored: Option<i64>) -> Result<Vec<Option<usize>>> {
+/// The label that the gradient ignores where none is named.
+const IGNORED: i64 = -100;
+
+/// The labels as class numbers; `None` for those that are not `counted`, which need be no classes.
+fn labels(
+    view: &View<'_>,
+    classes: usize,
+    counted: impl Fn(usize, i64) -> bool,
+) -> Result<Vec<Option<usize>>> {
     let wide: Vec<i64> = match view.dtype {
         DType::Int32 => view.elements::<i32>().iter().map(|&i| i64::from(i)).collect(),
         _ => view.elements::<i64>().to_vec(),
     };
-    let resolve = |label: i64| {
+    let resolve = |(i, label): (usize, i64)| {
         let outside = || Error::new(Code::VALUE, format!("label {label} is none of {classes} classes"));
         match usize::try_from(label) {
-            _ if Some(label) == ignored => Ok(None),
+            _ if !counted(i, label) => Ok(None),
             Ok(class) if class < classes => Ok(Some(class)),
             _ => Err(outside()),
         }
     };
-    wide.into_iter().map(resolve).collect()
+    wide.into_iter().enumerate().map(resolve).collect()
 }
 
 /// Samples, classes and positions of logits.
@@ -35,7 +42,8 @@ fn sizes(dims: &[usize]) -> Result<[usize; 3]> {
 pub(super) fn cross_entropy(call: &mut Call<'_>) -> Result<()> {
     let (logits, targets) = (call.input(0)?, call.input(1)?);
     let [samples, classes, positions] = sizes(logits.dims)?;
-    let labels = labels(&targets, classes, call.node.int("ignore_index")?)?;
+    let ignored = call.node.int("ignore_index")?;
+    let labels = labels(&targets, classes, |_, label| Some(label) != ignored)?;
     let mean = call.node.str("reduction")?.unwrap_or("mean") == "mean";
     let losses = &mut call.scratch::<f64>()[..samples * positions];
     let log_prob = call.wanted(1).map(|o| o.elements::<f32>());
@@ -77,9 +85,29 @@ fn log_sum_exp(row: &[f32]) -> f64 {
 /// `dlogits = dloss / n · (softmax(logits) − one_hot(label))`, zero where a label is ignored; n labels count.
 pub(super) fn cross_entropy_grad(call: &mut Call<'_>) -> Result<()> {
     let (dloss, logits, targets) = (call.scalar(0)?, call.input(1)?, call.input(2)?);
+    let [_, classes, _] = sizes(logits.dims)?;
+    let ignored = call.node.int("ignore_index")?.unwrap_or(IGNORED);
+    let labels = labels(&targets, classes, |_, label| label != ignored)?;
+    let share = f64::from(dloss) / labels.iter().flatten().count().max(1) as f64;
+    scatter(call, &logits, &labels, |_| share)
+}
+
+/// `dlogits = share · (softmax(logits) − one_hot(label))`; where a share is 0 the label need be no class.
+pub(super) fn cross_entropy_rows(call: &mut Call<'_>) -> Result<()> {
+    let (shares, logits, targets) = (call.input(0)?.elements::<f32>(), call.input(1)?, call.input(2)?);
+    let [_, classes, _] = sizes(logits.dims)?;
+    let labels = labels(&targets, classes, |i, _| shares.get(i).is_none_or(|&share| share != 0.0))?;
+    scatter(call, &logits, &labels, |i| f64::from(shares[i]))
+}
+
+/// Writes `share(i) · (softmax(logits) − one_hot(label i))` for every label, zero where it does not count.
+fn scatter(
+    call: &mut Call<'_>,
+    logits: &View<'_>,
+    labels: &[Option<usize>],
+    share: impl Fn(usize) -> f64 + Sync + Send,
+) -> Result<()> {
     let [_, classes, positions] = sizes(logits.dims)?;
-    let labels = labels(&targets, classes, call.node.int("ignore_index")?)?;
-    let scale = f64::from(dloss) / labels.iter().flatten().count() as f64;
     let (xs, block) = (logits.elements::<f32>(), classes * positions);
     let out = call.output(0)?.elements::<f32>();
     call.threads.pieces(out, rows_per_piece(block) * block, |start, piece| {
@@ -87,9 +115,9 @@ pub(super) fn cross_entropy_grad(call: &mut Call<'_>) -> Result<()> {
         for (i, out) in piece.chunks_mut(block).enumerate() {
             let from = start + i * block;
             for j in 0..positions {
-                let at = |c: usize| c * positions + j;
+                let (at, label) = (|c: usize| c * positions + j, from / block * positions + j);
                 row.iter_mut().enumerate().for_each(|(c, x)| *x = xs[from + at(c)]);
-                grad_row(&mut row, labels[from / block * positions + j], scale);
+                grad_row(&mut row, labels[label], share(label));
                 row.iter().enumerate().for_each(|(c, &x)| out[at(c)] = x);
             }
         }

@@ -1,4 +1,4 @@
-//! Cross-entropy over classes, and its gradient.
+//! Cross-entropy over classes, and its gradients.
 mod cpu;
 
 use crate::{Kernel, floats, indices};
@@ -8,11 +8,16 @@ pub(crate) const KERNELS: &[Kernel] = &[
     Kernel::new("SoftmaxCrossEntropyLoss", forward, cpu::cross_entropy)
         .scratch(|_, operands, _| 2 * size_of::<f64>() * operands[1].iter().product::<usize>())
         .flops(per_element),
-    Kernel::new("graft.CrossEntropyGrad", backward, cpu::cross_entropy_grad).flops(per_element),
+    Kernel::new("graft.CrossEntropyGrad", backward, cpu::cross_entropy_grad).flops(per_logit),
+    Kernel::new("graft.CrossEntropyRows", backward, cpu::cross_entropy_rows).flops(per_logit),
 ];
 
 fn per_element(_: &Node, operands: &[&[usize]], _: &[&[usize]]) -> u64 {
     4 * operands[0].iter().product::<usize>() as u64
+}
+
+fn per_logit(node: &Node, operands: &[&[usize]], results: &[&[usize]]) -> u64 {
+    per_element(node, &operands[1..], results)
 }
 
 /// No class weights, and a reduction to one number.

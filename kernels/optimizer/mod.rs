@@ -15,6 +15,8 @@ fn per_element<const N: u64>(_: &Node, operands: &[&[usize]], _: &[&[usize]]) ->
     N * operands[0].iter().product::<usize>() as u64
 }
 
-fn adamw(_: &Node, types: &[Option<Type>]) -> bool {
-    types.len() == 6 && floats(types, 5) && dtype(types, 5) == Some(DType::Int64)
+/// All is updated together, so all results must be wanted.
+fn adamw(node: &Node, types: &[Option<Type>]) -> bool {
+    let wanted = (0..3).all(|i| node.output(i).is_some());
+    wanted && types.len() == 6 && floats(types, 5) && dtype(types, 5) == Some(DType::Int64)
 }

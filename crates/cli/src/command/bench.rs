@@ -1,6 +1,9 @@
 //! `graft bench`: measures a model's step.
 use crate::{
-    command::{inject::AdapterFlags, run::Machine},
+    command::{
+        inject::AdapterFlags,
+        run::{Machine, print_profile},
+    },
     feeds, model,
     ui::{self, Ui},
 };
@@ -37,6 +40,9 @@ pub(crate) struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Print the time of each op over all steps, and with --verbose of each node
+    #[arg(long, conflicts_with = "json")]
+    profile: bool,
 }
 
 /// Milliseconds of each step, sorted.
@@ -54,7 +60,7 @@ impl Times {
 
 impl Args {
     pub(crate) fn run(self, ui: &mut Ui) -> Result<()> {
-        let options = self.machine.options(false)?;
+        let options = self.machine.options(self.profile)?;
         let model = model::load(&self.model, ui)?;
         let sizes = self.sizes(&model.graph);
         let stages = if self.train { self.training()? } else { vec![Stage::new("canonicalize"), Stage::new("fuse")] };
@@ -91,7 +97,8 @@ impl Args {
             ("threads", session.threads().to_string()),
         ];
         let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![name.into(), value]).collect();
-        ui.out(&ui::table(&["", ""], &rows))
+        ui.out(&ui::table(&["", ""], &rows))?;
+        print_profile(&session, ui)
     }
 
     /// The first symbol of the inputs is the batch, all others are the length.

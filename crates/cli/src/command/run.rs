@@ -71,14 +71,16 @@ impl Args {
         session.notices().iter().for_each(|notice| ui.say(notice));
         tensors::write(&self.output, &outputs)?;
         ui.say(&format!("wrote {}", self.output.display()));
-        match session.profile() {
-            Some(profile) => ui.out(&table(&if ui.is_verbose() { profile.by_node() } else { profile.by_op() })),
-            None => Ok(()),
-        }
+        print_profile(&session, ui)
     }
 }
 
-/// Time, rate and traffic of each entry.
+/// Prints what was measured, if anything was: time, rate and traffic by op or, verbosely, by node.
+pub(crate) fn print_profile(session: &Session, ui: &Ui) -> Result<()> {
+    let Some(profile) = session.profile() else { return Ok(()) };
+    ui.out(&table(&if ui.is_verbose() { profile.by_node() } else { profile.by_op() }))
+}
+
 fn table(entries: &[Entry]) -> String {
     let row = |e: &Entry| {
         let ms = format!("{:.3}", e.time.as_secs_f64() * 1e3);

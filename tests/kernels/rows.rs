@@ -1,0 +1,32 @@
+//! Generators: for each kernel's name how a case of it is drawn.
+mod adapter;
+mod elementwise;
+mod index;
+mod loss;
+mod matmul;
+mod movement;
+mod norm;
+mod optimizer;
+mod reduce;
+
+use crate::{case::Case, draw::Draw};
+
+/// A kernel's name, and how a case of it is drawn.
+pub(crate) type Row = (&'static str, fn(&mut Draw) -> Case);
+
+const FAMILIES: &[&[Row]] = &[
+    adapter::ROWS,
+    elementwise::ROWS,
+    index::ROWS,
+    loss::ROWS,
+    matmul::ROWS,
+    movement::ROWS,
+    norm::ROWS,
+    optimizer::ROWS,
+    reduce::ROWS,
+];
+
+/// Every generator.
+pub(crate) fn all() -> impl Iterator<Item = Row> {
+    FAMILIES.iter().copied().flatten().copied()
+}
