@@ -17,12 +17,23 @@ fn exp64(x: f64) -> f64 {
     let shifted = x * std::f64::consts::LOG2_E + ROUND;
     let r = x - (shifted - ROUND) * std::f64::consts::LN_2;
     let scale = f64::from_bits((shifted.to_bits() << 52).wrapping_add(1023 << 52));
-    let mut p = 1.0 / 3_628_800.0;
-    for c in [362_880.0, 40_320.0, 5040.0, 720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0] {
-        p = p * r + 1.0 / c;
-    }
-    p * scale
+    polynomial(&EXP, r) * scale
 }
+
+/// Coefficients of the Taylor polynomial of `e^x`: 1/0!, 1/1!, ….
+const EXP: [f64; 11] = [
+    1.0,
+    1.0,
+    1.0 / 2.0,
+    1.0 / 6.0,
+    1.0 / 24.0,
+    1.0 / 120.0,
+    1.0 / 720.0,
+    1.0 / 5040.0,
+    1.0 / 40_320.0,
+    1.0 / 362_880.0,
+    1.0 / 3_628_800.0,
+];
 
 /// `x` within `low..=high`; NaN stays NaN.
 #[inline(always)]
@@ -102,7 +113,14 @@ fn polynomial(coefficients: &[f64], x: f64) -> f64 {
 #[inline(always)]
 fn erf64(x: f64) -> f64 {
     let z = clamp(x.abs(), 0.4, 6.2);
-    let tail = polynomial(&ERFC, (z - 2.0) / (z + 2.0)) / (1.0 + 2.0 * z) * exp64(-z * z);
+    erf_given(x, exp64(-z * z))
+}
+
+/// `erf(x)`, given `e^(-x²)`.
+#[inline(always)]
+fn erf_given(x: f64, bell: f64) -> f64 {
+    let z = clamp(x.abs(), 0.4, 6.2);
+    let tail = polynomial(&ERFC, (z - 2.0) / (z + 2.0)) / (1.0 + 2.0 * z) * bell;
     let near = x * polynomial(&ERF, x * x);
     if x.abs() < 0.5 { near } else { (1.0 - tail).copysign(x) + 0.0 * x }
 }
@@ -128,8 +146,9 @@ pub(crate) fn gelu(x: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn gelu_grad(dy: f32, x: f32) -> f32 {
     let x = clamp(f64::from(x), -14.0, 14.0);
-    let phi = 0.5 * (1.0 + erf64(x * std::f64::consts::FRAC_1_SQRT_2));
-    let density = 0.5 * SQRT_2_OVER_PI * exp64(-0.5 * x * x);
+    let z = x * std::f64::consts::FRAC_1_SQRT_2;
+    let bell = exp64(-z * z);
+    let (phi, density) = (0.5 * (1.0 + erf_given(z, bell)), 0.5 * SQRT_2_OVER_PI * bell);
     (f64::from(dy) * (phi + x * density)) as f32
 }
 

@@ -17,7 +17,11 @@ pub(super) fn map(call: &mut Call<'_>, f: impl Fn(f32) -> f32 + Copy + Sync + Se
         call.threads.pieces(out, PIECE, |_, piece| {
             vectorised(
                 #[inline(always)]
-                || piece.iter_mut().for_each(|y| *y = f(*y)),
+                || {
+                    for y in piece.iter_mut() {
+                        *y = f(*y);
+                    }
+                },
             );
         });
         return Ok(());
@@ -37,14 +41,19 @@ pub(super) fn unary<T: Pod + Sync, U: Pod + Send>(
         vectorised(
             #[inline(always)]
             || {
-                walk.runs(start, piece.len(), |from, len, [i]| {
-                    let out = &mut piece[from..from + len];
-                    if step == 1 {
-                        out.iter_mut().zip(&xs[i..i + len]).for_each(|(y, &x)| *y = f(x));
-                    } else {
-                        out.iter_mut().enumerate().for_each(|(j, y)| *y = f(xs[i + j * step]));
-                    }
-                });
+                walk.runs(
+                    start,
+                    piece.len(),
+                    #[inline(always)]
+                    |from, len, [i]| {
+                        let out = &mut piece[from..from + len];
+                        if step == 1 {
+                            map_run(out, &xs[i..i + len], f);
+                        } else {
+                            out.iter_mut().enumerate().for_each(|(j, y)| *y = f(xs[i + j * step]));
+                        }
+                    },
+                );
             },
         );
     });
@@ -63,31 +72,52 @@ pub(super) fn binary<T: Pod + Sync, U: Pod + Send>(
         vectorised(
             #[inline(always)]
             || {
-                walk.runs(start, piece.len(), |from, len, [i, j]| {
-                    let out = &mut piece[from..from + len];
-                    match steps {
-                        [1, 1] => {
-                            let pairs = xs[i..i + len].iter().zip(&ys[j..j + len]);
-                            out.iter_mut().zip(pairs).for_each(|(z, (&x, &y))| *z = f(x, y));
+                walk.runs(
+                    start,
+                    piece.len(),
+                    #[inline(always)]
+                    |from, len, [i, j]| {
+                        let out = &mut piece[from..from + len];
+                        match steps {
+                            [1, 1] => zip_run(out, &xs[i..i + len], &ys[j..j + len], f),
+                            [1, 0] => map_run(out, &xs[i..i + len], |x| f(x, ys[j])),
+                            [0, 1] => map_run(out, &ys[j..j + len], |y| f(xs[i], y)),
+                            [s, t] => {
+                                let each = out.iter_mut().enumerate();
+                                each.for_each(|(k, z)| *z = f(xs[i + k * s], ys[j + k * t]));
+                            }
                         }
-                        [1, 0] => {
-                            let y = ys[j];
-                            out.iter_mut().zip(&xs[i..i + len]).for_each(|(z, &x)| *z = f(x, y));
-                        }
-                        [0, 1] => {
-                            let x = xs[i];
-                            out.iter_mut().zip(&ys[j..j + len]).for_each(|(z, &y)| *z = f(x, y));
-                        }
-                        [s, t] => {
-                            let each = out.iter_mut().enumerate();
-                            each.for_each(|(k, z)| *z = f(xs[i + k * s], ys[j + k * t]));
-                        }
-                    }
-                });
+                    },
+                );
             },
         );
     });
     Ok(())
+}
+
+/// `out = f(x)` along a run. A plain loop in a function that is always inlined: closures of iterators may be compiled
+/// by themselves, and then not for the widest vectors.
+#[inline(always)]
+fn map_run<T: Copy, U>(out: &mut [U], xs: &[T], f: impl Fn(T) -> U) {
+    for (y, &x) in out.iter_mut().zip(xs) {
+        *y = f(x);
+    }
+}
+
+/// `out = f(out, y)` along a run, as [`map_run`].
+#[inline(always)]
+fn update_run<T: Copy>(out: &mut [T], ys: &[T], f: impl Fn(T, T) -> T) {
+    for (z, &y) in out.iter_mut().zip(ys) {
+        *z = f(*z, y);
+    }
+}
+
+/// `out = f(x, y)` along a run, as [`map_run`].
+#[inline(always)]
+fn zip_run<T: Copy, U>(out: &mut [U], xs: &[T], ys: &[T], f: impl Fn(T, T) -> U) {
+    for ((z, &x), &y) in out.iter_mut().zip(xs).zip(ys) {
+        *z = f(x, y);
+    }
 }
 
 /// `out = f(out, b)`: the first operand lies where the result goes.
@@ -103,14 +133,24 @@ fn update<T: Pod + Sync + Send>(
         vectorised(
             #[inline(always)]
             || {
-                walk.runs(start, piece.len(), |from, len, [j]| {
-                    let out = &mut piece[from..from + len];
-                    match step {
-                        1 => out.iter_mut().zip(&ys[j..j + len]).for_each(|(z, &y)| *z = f(*z, y)),
-                        0 => out.iter_mut().for_each(|z| *z = f(*z, ys[j])),
-                        s => out.iter_mut().enumerate().for_each(|(k, z)| *z = f(*z, ys[j + k * s])),
-                    }
-                });
+                walk.runs(
+                    start,
+                    piece.len(),
+                    #[inline(always)]
+                    |from, len, [j]| {
+                        let out = &mut piece[from..from + len];
+                        match step {
+                            1 => update_run(out, &ys[j..j + len], f),
+                            0 => {
+                                let y = ys[j];
+                                for z in out {
+                                    *z = f(*z, y);
+                                }
+                            }
+                            s => out.iter_mut().enumerate().for_each(|(k, z)| *z = f(*z, ys[j + k * s])),
+                        }
+                    },
+                );
             },
         );
     });

@@ -32,7 +32,11 @@ pub(super) fn softmax(call: &mut Call<'_>, log: bool) -> Result<()> {
         if inner == 1 {
             vectorised(
                 #[inline(always)]
-                || piece.chunks_mut(block).for_each(|row| softmax_row(row, log)),
+                || {
+                    for row in piece.chunks_mut(block) {
+                        softmax_row(row, log);
+                    }
+                },
             );
         } else {
             let mut row = vec![0.0; len];
@@ -56,9 +60,13 @@ fn softmax_row(row: &mut [f32], log: bool) {
         let shift = f64::from(largest) + total.ln();
         return row.iter_mut().for_each(|x| *x = (f64::from(*x) - shift) as f32);
     }
-    row.iter_mut().for_each(|x| *x = math::exp(*x - largest));
+    for x in row.iter_mut() {
+        *x = math::exp(*x - largest);
+    }
     let scale = 1.0 / math::sum(row);
-    row.iter_mut().for_each(|x| *x = (f64::from(*x) * scale) as f32);
+    for x in row.iter_mut() {
+        *x = (f64::from(*x) * scale) as f32;
+    }
 }
 
 /// `dx = y · (dy − Σ dy · y)` along the axis.
