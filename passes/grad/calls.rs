@@ -63,27 +63,38 @@ fn reads_saved(graph: &Graph, call: &Node) -> bool {
     graph.nodes.iter().flat_map(Node::reads).chain(graph.outputs.iter().copied()).any(|v| saved.contains(&v))
 }
 
-/// Makes every call on the path return the results that its gradient function needs.
+/// Ops whose gradient reads optional results, by name.
+const SAVED: &[(&str, &[&str])] = &[("LayerNormalization", &["y", "mean", "inv_std"])];
+
+/// Makes every node on the path return the results that its gradient needs.
 pub(super) fn want_saved(graph: &mut Graph, path: &Path) -> Result<()> {
     let mut b = Builder::new(graph);
     for (i, mut node) in std::mem::take(&mut b.graph.nodes).into_iter().enumerate() {
-        let function = b.graph.functions.get(&node.op).cloned();
-        let Some(function) = function.filter(|_| path.nodes.contains(&i)) else {
+        let Some(names) = results(b.graph, &node.op).filter(|_| path.nodes.contains(&i)) else {
             b.graph.nodes.push(node);
             continue;
         };
         let scope = inline::scope(b.graph, &node);
         b.scope(scope);
-        node.outputs.resize(function.body.outputs.len(), None);
-        for (output, &saved) in node.outputs.iter_mut().zip(&function.body.outputs) {
+        node.outputs.resize(names.len(), None);
+        for (output, name) in node.outputs.iter_mut().zip(names) {
             if output.is_none() {
-                let name = b.fresh(function.body.name(saved));
+                let name = b.fresh(&name);
                 *output = Some(b.graph.add_value(name, None));
             }
         }
         b.append(node)?;
     }
     Ok(())
+}
+
+/// The names of the results of a function, or of an op that has some saved.
+fn results(graph: &Graph, op: &str) -> Option<Vec<String>> {
+    if let Some((_, names)) = SAVED.iter().find(|(saved, _)| *saved == op) {
+        return Some(names.iter().map(|&name| name.into()).collect());
+    }
+    let body = &graph.functions.get(op)?.body;
+    Some(body.outputs.iter().map(|&v| body.name(v).into()).collect())
 }
 
 /// Appends the call of the gradient function: `dy`, all operands, the saved results; the result `d<name>` is the
