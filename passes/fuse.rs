@@ -1,10 +1,10 @@
 //! Turns bodies of functions into calls, where a kernel does better than the body: the inverse of `inline`.
 use crate::{
     Context, Options, Pass,
-    inject::METHODS,
+    inject::{METHODS, Variant},
     rewrite::{Pattern, Reject, Replacement, rewrite},
 };
-use graft_ir::{Function, Graph, Node, Result, Type, library};
+use graft_ir::{Function, Graph, Node, Result, Type, Value, library};
 use std::{cmp::Reverse, sync::Arc};
 
 /// Takes no options.
@@ -41,15 +41,19 @@ fn fuse(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Graph
     Ok(graph)
 }
 
+/// Whether the body tells every operand of a call.
+fn can_be_found(function: &Function) -> bool {
+    let read = |v: &Value| function.body.nodes.iter().any(|n| n.reads().any(|r| r == *v));
+    function.body.inputs.iter().all(read)
+}
+
 /// The functions to look for, the longest first, so that no short one takes a part of a long one; those that cannot
 /// be said in the graph's opset cannot stand in it.
 fn functions(graph: &Graph) -> Result<Vec<Function>> {
     let mut functions: Vec<Function> =
         LIBRARY.iter().filter_map(|name| library::get(name).cloned()).collect();
-    for method in METHODS {
-        // What merging computes from weights alone stands in no graph that runs.
-        functions.extend(method.parsed()?.into_iter().filter(|f| !f.name.ends_with("Merged")));
-    }
+    let variants = METHODS.iter().flat_map(|m| m.variants);
+    functions.extend(variants.flat_map(Variant::in_graphs).filter(|f| can_be_found(f)).cloned());
     functions.retain(|f| library::adopt(&mut graph.clone(), f).is_ok());
     functions.sort_by_key(|f| Reverse(f.body.nodes.len()));
     Ok(functions)

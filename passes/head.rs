@@ -1,7 +1,7 @@
 //! Puts a trainable classifier on an output: `logits = pool(x)·weight + bias`.
 use crate::{
     Context, Options, Pass,
-    inject::{Init, Weight, initial},
+    inject::{Init, initial},
     io, meta,
 };
 use graft_ir::{Builder, Code, DType, Error, Graph, Node, Result, Tensor, Value};
@@ -135,11 +135,11 @@ fn ambiguous(graph: &Graph, candidates: &[Value], message: String) -> Error {
 
 /// Adds `head.weight` (in, classes) and `head.bias` (classes).
 fn weights(graph: &mut Graph, d_in: usize, classes: usize, seed: u64) -> Result<[Value; 2]> {
-    let mut weight = |role: &'static str, dims: Vec<usize>, init| {
+    let mut weight = |role: &'static str, dims: Vec<usize>, init: Init| {
         let name = io::free_name(graph, &format!("head.{role}"));
-        let values = initial(&Weight { role, dims: dims.clone(), init, is_trainable: true }, seed, TENSOR);
+        let values = initial(&init, &dims, seed, TENSOR);
         let too_large = || Error::new(Code::PASS, format!("a head of {classes} classes is too large"));
-        let tensor = Tensor::from_f64(DType::Float, &dims, values).ok_or_else(too_large)?;
+        let tensor = values.and_then(|v| Tensor::from_f64(DType::Float, &dims, v)).ok_or_else(too_large)?;
         let v = graph.add_param(name, tensor);
         let notes = [
             (meta::TARGET, "head"),

@@ -1,15 +1,25 @@
 //! Puts an adapter beside each chosen linear. `METHODS` lists the adapters.
 mod adapters;
+mod bat;
+mod bone;
+mod files;
 mod fit;
 mod graft;
+mod hydra;
+mod initial;
 mod lora;
 mod method;
+pub mod peft;
 mod plan;
+mod salora;
+mod tri;
 
-pub(crate) use graft::initial;
+pub(crate) use initial::initial;
 
 pub use adapters::{Adapter, adapters, file_tensors, trainable};
-pub use method::{Config, FileForm, Init, Kind, METHODS, Method, Weight, function};
+pub use files::FileForm;
+pub use method::{Config, Init, METHODS, Method, Parts, Setting, Training, Variant, Weight, function};
+pub use peft::Peft;
 
 use crate::{Context, Options, Pass, Selector, target};
 use graft_ir::{Builder, Code, Error, Graph, Result};
@@ -29,10 +39,12 @@ const OPTIONS: &[&str] = &["method", "rank", "alpha", "rank-pattern", "alpha-pat
 
 fn inject(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Graph> {
     let method = Method::named(&options.get_or("method", "lora".to_string())?)?;
-    options.expect_only(&[OPTIONS, Selector::OPTIONS, method.options].concat())?;
-    check_opset(graph, method)?;
+    expect_known(method, options)?;
     let linears = target::targets(graph)?;
     let plan = plan::plan(method, &linears, options, ctx.adapter)?;
+    for planned in &plan {
+        check_opset(graph, method, planned.variant)?;
+    }
     check_finite(graph, &plan, options.get_or("finite", false)?, ctx)?;
     let given = ctx.adapter.map(|tensors| fit::fit(method, &linears, &plan, tensors)).transpose()?;
     let mut out = graph.clone();
@@ -42,7 +54,7 @@ fn inject(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Gra
     }
     let mut b = Builder::new(&mut out);
     let mut grafter =
-        graft::Grafter::new(method, ctx.seed, given.unwrap_or_default(), options.get_or("inputs", false)?)?;
+        graft::Grafter::new(method, ctx.seed, given.unwrap_or_default(), options.get_or("inputs", false)?);
     for (i, node) in std::mem::take(&mut b.graph.nodes).into_iter().enumerate() {
         match plan.iter().find(|planned| planned.linear.index == Some(i)) {
             Some(planned) => grafter.graft(node, planned, &mut b)?,
@@ -56,14 +68,29 @@ fn inject(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Gra
     Ok(out)
 }
 
+/// Refuses options that neither all methods nor this one have.
+fn expect_known(method: &Method, options: &Options) -> Result<()> {
+    let settings: Vec<&str> = method.settings.iter().map(|s| s.name).collect();
+    options
+        .expect_only(&[OPTIONS, Selector::OPTIONS, &settings].concat())
+        .map_err(|e| Error { help: e.help.map(|help| format!("{help}; {}", method.settings_help())), ..e })?;
+    let given = ["alpha", "alpha-pattern"].into_iter().find(|key| !options.all(key).is_empty());
+    match given.filter(|_| method.alpha.is_none()) {
+        Some(key) => {
+            Err(Error::new(Code::METHOD, format!("method `{}` has no scale, so no `{key}`", method.name)))
+        }
+        None => Ok(()),
+    }
+}
+
 /// An adapter is written in ops that the model's opset must have.
-fn check_opset(graph: &Graph, method: &Method) -> Result<()> {
+fn check_opset(graph: &Graph, method: &Method, variant: &Variant) -> Result<()> {
     let Some(opset) = graph.opset("") else { return Ok(()) };
-    if opset >= method.opset {
+    if opset >= variant.opset {
         return Ok(());
     }
-    let message = format!("`{}` needs opset {}, the model has {opset}", method.name, method.opset);
-    let help = format!("`graft opt -p 'upgrade{{opset={}}}'` raises it", method.opset);
+    let message = format!("`{}` needs opset {}, the model has {opset}", method.name, variant.opset);
+    let help = format!("`graft opt -p 'upgrade{{opset={}}}'` raises it", variant.opset);
     Err(Error::new(Code::OPSET, message).help(help))
 }
 

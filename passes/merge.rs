@@ -8,7 +8,7 @@ use crate::{
     meta,
     target::{is_finite, targets},
 };
-use graft_ir::{Array, Code, Error, Graph, Node, Precision, Result, Tensor, Value, eval::eval};
+use graft_ir::{Array, Code, Error, Function, Graph, Node, Precision, Result, Tensor, Value, eval::eval};
 
 /// Options: `weight`: how much of the adapter is folded in (1); and those of `inject`, where the context holds trained
 /// weights.
@@ -22,17 +22,16 @@ pub const PASS: Pass =
 fn merge(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Graph> {
     let factor: f64 = options.get_or("weight", 1.0)?;
     let inject_options = options.without("weight");
-    let (merged, mut out) = if ctx.adapter.is_some() {
-        let adapted = (inject::PASS.run)(graph, &inject_options.with("finite", true), ctx)?;
-        (merged_weights(&adapted, factor)?, graph.clone())
+    let (adapted, mut out) = if ctx.adapter.is_some() {
+        ((inject::PASS.run)(graph, &inject_options.with("finite", true), ctx)?, graph.clone())
     } else {
         inject_options.expect_only(&[])?;
-        (merged_weights(graph, factor)?, strip::stripped(graph)?)
+        (graph.clone(), strip::stripped(graph)?)
     };
+    let merged = merged_weights(&adapted, &out, factor)?;
     for (path, tensor) in &merged {
         let linears = targets(&out)?;
-        let lost = || Error::new(Code::MERGE, format!("linear `{path}` is not found again"));
-        let linear = linears.iter().find(|l| l.path == *path).ok_or_else(lost)?;
+        let linear = linears.iter().find(|l| l.path == *path).ok_or_else(|| lost(path))?;
         weight::replace(&mut out, linear, tensor.clone())?;
     }
     out.sweep();
@@ -40,64 +39,74 @@ fn merge(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Grap
     Ok(out)
 }
 
-/// For each adapter on `graph`, the path of its linear and the weight that has the same effect, as it is stored.
-fn merged_weights(graph: &Graph, factor: f64) -> Result<Vec<(String, Tensor)>> {
-    let found = adapters(graph)?;
+fn lost(path: &str) -> Error {
+    Error::new(Code::MERGE, format!("the base linear of adapter `{path}` is not in the graph"))
+        .help("run the pass `inline` first if the graph is fused")
+}
+
+/// For each adapter on `adapted`, the path of its linear in `base` and the weight that has the same effect, as it is
+/// stored.
+fn merged_weights(adapted: &Graph, base: &Graph, factor: f64) -> Result<Vec<(String, Tensor)>> {
+    let found = adapters(adapted)?;
     if found.is_empty() {
         let help = "give one with `--adapter`, or a model that `graft inject` made";
         return Err(Error::new(Code::MERGE, "there is no adapter to merge").help(help));
     }
-    let linears = targets(graph)?;
+    let linears = targets(base)?;
     let merged = |adapter: &inject::Adapter| {
-        let is_base = |l: &&Linear| l.index.is_some_and(|i| is_base_of(&graph.nodes[i], &adapter.target));
-        let lost = || {
-            Error::new(
-                Code::MERGE,
-                format!("the base linear of adapter `{}` is not in the graph", adapter.target),
-            )
-            .help("run the pass `inline` first if the graph is fused")
-        };
-        let linear = linears.iter().find(is_base).ok_or_else(lost)?;
-        let place = || format!("merging into `{}`", adapter.target);
-        let tensor = merged_weight(graph, adapter, linear, factor).map_err(|e| e.at(place()))?;
-        Ok((adapter.target.clone(), tensor))
+        let path = &adapter.target;
+        let linear = linears.iter().find(|l| l.path == *path).ok_or_else(|| lost(path))?;
+        let node = linear.index.map(|i| &base.nodes[i]).ok_or_else(|| lost(path))?;
+        let place = || format!("merging into `{path}`");
+        let w = weight::of(base, linear, node).map_err(|e| e.at(place()))?;
+        let tensor = merged_weight(adapted, adapter, linear, node, (w, factor)).map_err(|e| e.at(place()))?;
+        Ok((path.clone(), tensor))
     };
     found.iter().map(merged).collect()
 }
 
-/// Whether `node` is the linear that the adapter on `target` adapts.
-fn is_base_of(node: &Node, target: &str) -> bool {
-    let notes = |key: &str, value: &str| node.meta.get(key).is_some_and(|v| v == value);
-    notes(meta::ROLE, meta::BASE) && notes(meta::TARGET, target)
-}
-
-fn merged_weight(graph: &Graph, adapter: &inject::Adapter, linear: &Linear, factor: f64) -> Result<Tensor> {
-    let stored = weight::stored(graph, linear)?;
-    let node = linear.index.map(|i| &graph.nodes[i]);
-    let alpha = node.map_or(Ok(None), |n| n.float("alpha"))?.map_or(1.0, f64::from);
-    let w = weight::from_stored(linear, &stored, alpha)?;
+/// The weight `w` (in, out) of a linear with `factor` times the adapter in it, as it is stored.
+fn merged_weight(
+    adapted: &Graph,
+    adapter: &inject::Adapter,
+    linear: &Linear,
+    node: &Node,
+    (w, factor): (Array, f64),
+) -> Result<Tensor> {
     let method = Method::named(&adapter.method)?;
-    let config =
-        inject::Config { rank: adapter.rank, alpha: adapter.alpha, settings: adapter.settings.clone() };
-    let function = method.function_named(&format!("{}Merged", (method.function)(&config)))?;
+    let config = adapter.config()?;
+    let never = || {
+        let message = format!(
+            "an adapter of the method `{}` depends on the input, so no weight has its effect",
+            method.name
+        );
+        Error::new(Code::MERGE, message).help("keep it beside the model: `graft inject --adapter`")
+    };
+    let function = method.variant(&config)?.merged().ok_or_else(never)?;
     let mut operands = vec![Some(w.clone())];
     for &input in &function.body.inputs[1..] {
-        operands.push(Some(adapter_weight(graph, &adapter.target, function.body.name(input))?));
+        operands.push(Some(adapter_weight(adapted, &adapter.target, function.body.name(input))?));
     }
-    let mut body = function.body;
-    body.opsets.clone_from(&graph.opsets);
-    let results = eval(&body, &operands, Precision::Exact)?;
-    let [merged] = &results[..] else {
-        return Err(Error::new(Code::MERGE, format!("`{}` returns more than the weight", function.name)));
-    };
+    let call = Node { attrs: (method.parts)(linear, &config)?.attrs, ..Node::default() };
+    let merged = run(function, &call, &operands)?;
     let (from, to) = (w.floats()?, merged.floats()?);
     let mixed = from.iter().zip(to).map(|(w, m)| w + factor * (m - w)).collect();
-    let tensor = weight::to_stored(linear, Array::float(merged.dtype, merged.dims.clone(), mixed), alpha)?;
+    let mixed = Array::float(merged.dtype, merged.dims.clone(), mixed);
+    let tensor = weight::to_stored(linear, mixed, weight::alpha(node)?)?;
     if is_finite(&tensor) {
         return Ok(tensor);
     }
     let message = format!("the merged weight does not fit {}: it would hold infinite values", linear.dtype);
     Err(Error::new(Code::NON_FINITE, message))
+}
+
+/// The only result of a function, in double precision.
+fn run(function: &Function, call: &Node, operands: &[Option<Array>]) -> Result<Array> {
+    let results = eval(&function.bind(call)?, operands, Precision::Exact)?;
+    let [merged] = &results[..] else {
+        return Err(Error::new(Code::MERGE, format!("`{}` returns more than the weight", function.name)));
+    };
+    Ok(merged.clone())
 }
 
 /// The data of the adapter's weight that plays `role`.

@@ -16,7 +16,7 @@ use serde_json::json;
 ///
 /// Each trained weight `p` becomes an input, with inputs `p.m` and `p.v` for AdamW's state and scalar inputs `lr`
 /// (float) and `step` (int64, from 1); outputs are `p.next`, `p.m.next`, `p.v.next` and `grad_norm`, the norm before
-/// clipping. The note [`meta::STATE`] lists the pairs of state input and output, [`meta::IO`] all names.
+/// clipping. A weight's notes [`meta::LR`] and [`meta::DECAY`] hold for it. The note [`meta::STATE`] lists the pairs of state input and output, [`meta::IO`] all names.
 pub const PASS: Pass =
     Pass { name: "optimizer", about: "updates the trained weights by their gradients", run: optimizer };
 
@@ -192,6 +192,7 @@ fn update(
 ) -> Result<Vec<(Value, Value)>> {
     let name = b.graph.name(weight).to_string();
     let ty = b.graph[weight].ty.clone();
+    let (lr, attrs) = own_course(weight, lr, attrs, b)?;
     make_input(weight, b.graph);
     let mut state = vec![weight];
     for suffix in rule.state {
@@ -203,7 +204,7 @@ fn update(
     operands.push(lr);
     operands.extend(step);
     let mut node = Node::new(rule.function, &operands, &[]);
-    node.attrs.extend(attrs.iter().cloned());
+    node.attrs.extend(attrs);
     library::require(b.graph, rule.function)?;
     let mut pairs = Vec::with_capacity(state.len());
     for v in state {
@@ -213,6 +214,25 @@ fn update(
     node.outputs = pairs.iter().map(|&(_, next)| Some(next)).collect();
     b.append(node)?;
     Ok(pairs)
+}
+
+/// The learning rate and the attributes of one weight: its notes may change those of the run.
+fn own_course(
+    weight: Value,
+    lr: Value,
+    attrs: &[(String, Attr)],
+    b: &mut Builder<'_>,
+) -> Result<(Value, Vec<(String, Attr)>)> {
+    let notes = b.graph[weight].meta.clone();
+    let mut attrs = attrs.to_vec();
+    if notes.get(meta::DECAY).is_some_and(|decays| decays == "false") {
+        let decay = attrs.iter_mut().filter(|(key, _)| key == "weight_decay");
+        decay.for_each(|(_, attr)| *attr = Attr::Float(0.0));
+    }
+    let Some(multiple) = notes.get(meta::LR) else { return Ok((lr, attrs)) };
+    let damaged = |_| Error::new(Code::GRAPH, format!("note `{}`: `{multiple}` is not a number", meta::LR));
+    let multiple = b.scalar_like("lr_multiple", multiple.parse().map_err(damaged)?, lr)?;
+    Ok((b.mul(lr, multiple)?, attrs))
 }
 
 /// Makes a param a plain input, which keeps its data as the initial value (see [`initial_state`]).

@@ -1,4 +1,5 @@
 //! What the suites share: file tests, seeded values for graphs, and the numeric judges.
 pub mod case;
+pub mod formula;
 pub mod judge;
 pub mod sample;

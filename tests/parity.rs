@@ -2,6 +2,7 @@
 //! however often the run is broken off.
 use graft_ir::{Code, Tensor};
 use graft_onnx::Model;
+use graft_passes::Options;
 use graft_train::{Config, Duration, Observer, Order, Report, Silent, StepMetrics, run};
 use std::{
     collections::BTreeMap,
@@ -10,7 +11,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const METHODS: [&str; 2] = ["lora", "rslora"];
+/// The runs, and what they set that adapter files do not tell.
+const RUNS: &[(&str, &[(&str, &str)])] = &[
+    ("lora", &[]),
+    ("rslora", &[]),
+    ("dora", &[]),
+    ("bone", &[]),
+    ("bat", &[]),
+    ("hydra", &[]),
+    ("tri", &[("growth", "none")]),
+    ("salora", &[("draw", "0.3:0.6:0.45:0.8"), ("penalty", "0")]),
+];
 /// Relative, on each loss.
 const LOSS_TOLERANCE: f64 = 1e-5;
 /// Relative in the Frobenius norm, on each gradient.
@@ -26,14 +37,17 @@ fn model(name: &str) -> Model {
 
 /// The run that PyTorch made.
 fn config(method: &str, out: &Path) -> Config {
+    let (_, settings) = RUNS.iter().find(|run| run.0 == method).expect("a run of that name");
+    let inject = settings.iter().fold(Options::default(), |options, (key, value)| options.with(key, value));
     Config {
+        inject,
         init: Some(data(method).join("init")),
         label: "labels".into(),
         logits: Some("logits".into()),
         order: Order::Sequential,
         batch: 8,
         duration: Duration::Steps(50),
-        lr: 1e-2,
+        lr: pytorch(method)["lr"].as_f64().expect("a number"),
         weight_decay: 0.01,
         clip: Some(1.0),
         ..Config::new(data("train.npz"), out, "cross-entropy")
@@ -46,10 +60,16 @@ fn losses(out: &Path) -> Vec<f64> {
     text.lines().filter_map(|l| line(l)["loss"].as_f64()).collect()
 }
 
-fn pytorch_losses(method: &str) -> Vec<f64> {
+/// What is noted of PyTorch's run.
+fn pytorch(method: &str) -> serde_json::Value {
     let text = fs::read_to_string(data("losses.json")).expect("the losses are there");
     let all: serde_json::Value = serde_json::from_str(&text).expect("they are JSON");
-    let list = all["methods"][method]["losses"].as_array().expect("a list for each method");
+    all["methods"][method].clone()
+}
+
+fn pytorch_losses(method: &str) -> Vec<f64> {
+    let run = pytorch(method);
+    let list = run["losses"].as_array().expect("a list for each method");
     list.iter().map(|l| l.as_f64().expect("a number")).collect()
 }
 
@@ -67,7 +87,8 @@ fn distance(a: &Tensor, b: &Tensor) -> f64 {
 
 #[test]
 fn losses_and_gradients_are_those_of_pytorch() {
-    for (method, file) in [("lora", "base.onnx"), ("rslora", "base.onnx"), ("lora", "base_dynamo.onnx")] {
+    let runs = RUNS.iter().map(|&(method, _)| (method, "base.onnx"));
+    for (method, file) in runs.chain([("lora", "base_dynamo.onnx"), ("bat", "base_dynamo.onnx")]) {
         let dir = tempfile::tempdir().expect("a folder");
         let grads = dir.path().join("g.safetensors");
         let out = dir.path().join("out");
@@ -96,7 +117,7 @@ fn results(out: &Path) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn the_bytes_do_not_depend_on_threads() {
-    for method in METHODS {
+    for method in ["lora", "dora", "bat"] {
         let dir = tempfile::tempdir().expect("a folder");
         let result = |threads: usize| {
             let out = dir.path().join(threads.to_string());
@@ -271,7 +292,7 @@ fn failures_before_the_first_step_leave_nothing_behind() {
         (Config { resume: true, ..good.clone() }, Code::STATE),
         (Config { device: "cuda".into(), ..good.clone() }, Code::DEVICE),
         (Config { dump_grads: Some((51, out.join("g"))), ..good.clone() }, Code::USAGE),
-        (Config { inject: graft_passes::Options::default().with("rank", 8), ..good.clone() }, Code::USAGE),
+        (Config { inject: Options::default().with("rank", 8), ..good.clone() }, Code::USAGE),
     ] {
         let error = run(&model("base.onnx"), &bad, &mut Silent).expect_err("it is refused");
         assert_eq!(error.code, code, "{error}");

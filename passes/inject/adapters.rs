@@ -1,5 +1,5 @@
 //! What is grafted onto a graph, found by its notes.
-use super::{Method, fit};
+use super::{Config, Method};
 use crate::meta;
 use graft_ir::{Code, Error, Graph, Result, Tensor, Value};
 use serde_json::Value as Json;
@@ -14,7 +14,7 @@ pub struct Adapter {
     pub method: String,
     /// The rank it was made with.
     pub rank: usize,
-    /// The alpha it was made with.
+    /// The alpha it was made with; 1 for a method without one.
     pub alpha: f64,
     /// The method's own settings, as `--set` has them.
     pub settings: Vec<(String, String)>,
@@ -22,6 +22,14 @@ pub struct Adapter {
     pub parameters: usize,
     /// Nodes that were added for it.
     pub nodes: usize,
+}
+
+impl Adapter {
+    /// Its settings.
+    pub fn config(&self) -> Result<Config> {
+        let method = Method::named(&self.method)?;
+        Ok(Config::new(method, self.rank, self.alpha, self.settings.clone()))
+    }
 }
 
 /// Params and inputs, each once, params first.
@@ -74,7 +82,7 @@ fn read(graph: &Graph, method: &str, target: &str, config: &str) -> Result<Adapt
         target: target.into(),
         method: method.into(),
         rank: rank.ok_or_else(damaged)?,
-        alpha: object.get("alpha").and_then(Json::as_f64).ok_or_else(damaged)?,
+        alpha: object.get("alpha").map_or(Some(1.0), Json::as_f64).ok_or_else(damaged)?,
         settings: own.map(|(k, v)| (k.clone(), text(v))).collect(),
         parameters: 0,
         nodes: graph.nodes.iter().filter(is_added).count(),
@@ -102,8 +110,8 @@ pub fn file_tensors(
         let Some(form) = Method::named(method)?.file(role) else { continue };
         let missing = || Error::new(Code::ADAPTER, format!("weight `{}` has no data", graph.name(v)));
         let tensor = get(graph.name(v))?.or_else(|| graph[v].tensor.clone()).ok_or_else(missing)?;
-        let tensor = if form.is_transposed { fit::transposed(&tensor)? } else { tensor };
-        tensors.insert(format!("{target}.{}", form.suffix), tensor);
+        let files = form.to_files(&tensor)?.into_iter();
+        tensors.extend(files.map(|(suffix, tensor)| (format!("{target}.{suffix}"), tensor)));
     }
     Ok(tensors)
 }

@@ -1,5 +1,5 @@
 //! Fits the tensors of an adapter file to the linears of a model, strictly.
-use super::{FileForm, Method, plan::Planned};
+use super::{FileForm, Method, Weight, files, plan::Planned};
 use crate::{selector::is_suffix, target::Linear};
 use graft_ir::{Code, Error, Result, Tensor, error::nearest};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,37 +21,59 @@ pub(super) fn fit(
     tensors: &BTreeMap<String, Tensor>,
 ) -> Result<Given> {
     let mut misfits = Misfits::default();
-    let mut given: Given = BTreeMap::new();
-    let planned = |path: &str| plan.iter().find(|p| p.linear.path == path);
+    let mut found: BTreeMap<(&str, String), (&str, &Tensor)> = BTreeMap::new();
     for (key, tensor) in tensors {
-        let (linear, form) = match locate(method, linears, key) {
-            Ok(found) => found,
-            Err(why) => {
-                misfits.unexpected.push(format!("`{key}` ({why})"));
-                continue;
+        match locate(method, linears, key) {
+            Err(why) => misfits.unexpected.push(format!("`{key}` ({why})")),
+            Ok((linear, suffix)) => {
+                if found.insert((&linear.path, suffix), (key, tensor)).is_some() {
+                    misfits.unexpected.push(format!("`{key}` (`{}` has that weight already)", linear.path));
+                }
             }
-        };
-        let weight = planned(&linear.path).and_then(|p| p.weights.iter().find(|w| w.role == form.role));
-        let Some(weight) = weight else {
-            misfits.unexpected.push(format!("`{key}` (`{}` is no target)", linear.path));
-            continue;
-        };
-        let expected = form.dims(&weight.dims);
-        if tensor.dims() != expected {
-            misfits.misshapen.push(format!("`{key}` is {:?}, expected {expected:?}", tensor.dims()));
-        }
-        if given.insert((linear.path.clone(), form.role), stored(tensor, form)?).is_some() {
-            misfits.unexpected.push(format!("`{key}` (`{}` has that weight already)", linear.path));
         }
     }
+    let mut given = Given::new();
     for p in plan {
-        for form in method.files {
-            if !given.contains_key(&(p.linear.path.clone(), form.role)) {
-                misfits.missing.push(format!("`{}.{}`", p.linear.path, form.suffix));
+        for form in p.variant.files {
+            let weight = p.parts.weights.iter().find(|w| w.role == form.role);
+            if let Some(files) =
+                weight.and_then(|w| collect(&p.linear.path, form, w, &mut found, &mut misfits))
+            {
+                given.insert((p.linear.path.clone(), form.role), form.to_weight(&files)?);
             }
         }
+    }
+    for ((path, _), (key, _)) in found {
+        let is_target = plan.iter().any(|p| p.linear.path == path);
+        let why = if is_target { "its adapter has no such weight" } else { "no target" };
+        misfits.unexpected.push(format!("`{key}` (`{path}`: {why})"));
     }
     misfits.into_result().map(|()| given)
+}
+
+/// Takes the tensors of one weight out of `found`; `None` if one is missing or misshapen.
+fn collect<'t>(
+    path: &'t str,
+    form: &FileForm,
+    weight: &Weight,
+    found: &mut BTreeMap<(&'t str, String), (&'t str, &'t Tensor)>,
+    misfits: &mut Misfits,
+) -> Option<Vec<&'t Tensor>> {
+    let mut files = Some(Vec::new());
+    for (suffix, dims) in form.expected(&weight.dims) {
+        match found.remove(&(path, suffix.clone())) {
+            None => misfits.missing.push(format!("`{path}.{suffix}`")),
+            Some((_, tensor)) if tensor.dims() == dims => {
+                files.iter_mut().for_each(|files| files.push(tensor));
+                continue;
+            }
+            Some((key, tensor)) => {
+                misfits.misshapen.push(format!("`{key}` is {:?}, expected {dims:?}", tensor.dims()));
+            }
+        }
+        files = None;
+    }
+    files
 }
 
 /// The linears that `tensors` are for, in the order of the nodes.
@@ -76,22 +98,18 @@ pub(super) fn linears_of<'a>(
     Ok(linears.iter().filter(|l| paths.contains(l.path.as_str())).collect())
 }
 
-/// The linear and the weight that a key of an adapter file stands for; else why there is none.
-fn locate<'a>(
-    method: &Method,
-    linears: &'a [Linear],
-    key: &str,
-) -> Result<(&'a Linear, &'static FileForm), String> {
-    let split = |form: &'static FileForm| Some((key.strip_suffix(form.suffix)?.strip_suffix('.')?, form));
-    let unknown = || format!("not a weight of method `{}`", method.name);
-    let (module, form) = method.files.iter().find_map(split).ok_or_else(unknown)?;
+/// The linear that a key of an adapter file is for, and the suffix that it has; else why there is none.
+fn locate<'a>(method: &Method, linears: &'a [Linear], key: &str) -> Result<(&'a Linear, String), String> {
+    let unknown = || format!("not a weight of method `{}`: {}", method.name, files::suffixes(method));
+    let forms = method.variants.iter().flat_map(|v| v.files);
+    let (module, suffix) = forms.into_iter().find_map(|form| form.split(key)).ok_or_else(unknown)?;
     if let Some(exact) = linears.iter().find(|l| l.path == module) {
-        return Ok((exact, form));
+        return Ok((exact, suffix));
     }
     let matches = |l: &&Linear| is_suffix(module, &l.path) || is_suffix(&l.path, module);
     let candidates: Vec<&Linear> = linears.iter().filter(matches).collect();
     match candidates[..] {
-        [one] => Ok((one, form)),
+        [one] => Ok((one, suffix)),
         [] => {
             let near = nearest(module, linears.iter().map(|l| l.path.as_str())).join("`, `");
             Err(format!("no linear node has that path; nearest: `{near}`"))
@@ -101,28 +119,6 @@ fn locate<'a>(
             Err(format!("ambiguous: `{}`", paths.join("`, `")))
         }
     }
-}
-
-/// The tensor in the adapter's own orientation.
-fn stored(tensor: &Tensor, form: &FileForm) -> Result<Tensor> {
-    if form.is_transposed { transposed(tensor) } else { Ok(tensor.clone()) }
-}
-
-/// A matrix with rows and columns exchanged, bit by bit.
-pub(super) fn transposed(tensor: &Tensor) -> Result<Tensor> {
-    let size = tensor.dtype().bits() / 8;
-    let &[rows, columns] = tensor.dims() else {
-        return Err(Error::new(Code::ADAPTER_FIT, format!("expected a matrix, found {:?}", tensor.dims())));
-    };
-    let data = tensor.data();
-    let mut out = Vec::with_capacity(data.len());
-    for column in 0..columns {
-        for row in 0..rows {
-            let at = (row * columns + column) * size;
-            out.extend_from_slice(&data[at..at + size]);
-        }
-    }
-    Tensor::new(tensor.dtype(), vec![columns, rows], out.into())
 }
 
 /// What does not fit.

@@ -1,16 +1,19 @@
-//! Rewrites one linear: the base stays, the adapter's nodes and weights are put beside it.
-use super::{Config, Init, Kind, Method, Weight, fit::Given, plan::Planned};
+//! Rewrites one linear: its base node stays or is given other operands, and the adapter's nodes and weights are put
+//! beside it.
+use super::{Config, Method, Weight, fit::Given, initial::initial, plan::Planned};
 use crate::{inline, meta};
-use graft_ir::{Builder, Code, DType, Error, Function, Meta, Node, Result, Tensor, Value, random};
+use graft_ir::{
+    Attr, Builder, Code, DType, Error, Function, Graph, Meta, Node, Precision, Result, Tensor, Value,
+    eval::eval, library,
+};
 use serde_json::json;
 
-/// Random tensors are told apart by a number below this within one step of the generator.
-const TENSORS_PER_STEP: u64 = 1 << 12;
+/// The value of a method's function that is the linear that was there.
+const BASE: &str = "base";
 
 /// Puts the adapters of one method into a graph.
 pub(super) struct Grafter<'m> {
     method: &'m Method,
-    functions: Vec<Function>,
     seed: u64,
     given: Given,
     overridable: bool,
@@ -20,123 +23,130 @@ pub(super) struct Grafter<'m> {
 
 impl<'m> Grafter<'m> {
     /// `given` are trained weights; where `overridable`, weights become inputs of the graph too.
-    pub(super) fn new(method: &'m Method, seed: u64, given: Given, overridable: bool) -> Result<Grafter<'m>> {
-        Ok(Grafter { method, functions: method.parsed()?, seed, given, overridable, n_weights: 0 })
+    pub(super) fn new(method: &'m Method, seed: u64, given: Given, overridable: bool) -> Grafter<'m> {
+        Grafter { method, seed, given, overridable, n_weights: 0 }
     }
 
     /// Appends `node`, which is the planned linear, with its adapter. The result keeps its name.
+    ///
+    /// Beside a half-precision model the adapter computes in `float`, as PEFT does: operands are cast up, and the
+    /// result is rounded once.
     pub(super) fn graft(&mut self, node: Node, planned: &Planned<'_>, b: &mut Builder<'_>) -> Result<()> {
-        let path = &planned.linear.path;
+        let path = planned.linear.path.as_str();
         let lacks = || Error::new(Code::GRAPH, format!("linear `{path}` lacks an operand or its result"));
         let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Err(lacks()) };
         b.scope(format!("{path}.{}_", self.method.name));
-        let notes = |role: &str| self.notes(path, role);
-        let node_name = adapter_name(&node.name, path, self.method.name);
-
-        let bias = node.input(2);
-        let mut base_node = node;
-        base_node.inputs.truncate(2);
-        base_node.meta.extend(notes(meta::BASE));
-        let base = b.fresh("base");
-        let base = b.graph.add_value(base, b.graph[y].ty.clone());
-        base_node.outputs = vec![Some(base)];
-        b.append(base_node)?;
-
-        let result = if bias.is_some() { named_like(y, "y", b) } else { y };
-        let call = Node { name: node_name.clone(), meta: notes(""), ..Node::default() };
-        self.adapter(call, [x, base, result], planned, b)?;
-        if let Some(bias) = bias {
-            let add = Node::new("Add", &[result, bias], &[y]);
-            b.append(Node { name: format!("{node_name}/bias"), meta: self.notes(path, meta::BIAS), ..add })?;
-        }
-        Ok(())
-    }
-
-    /// Appends weights and nodes that make `result` of `x` and the base linear's result.
-    ///
-    /// Beside a half-precision model the adapter computes in `float`, as PEFT does: operands are cast up, and the sum
-    /// is rounded once.
-    fn adapter(
-        &mut self,
-        mut call: Node,
-        [x, base, result]: [Value; 3],
-        planned: &Planned<'_>,
-        b: &mut Builder<'_>,
-    ) -> Result<()> {
-        let path = &planned.linear.path;
-        let model = b.graph.dtype(x).or(b.graph.dtype(base)).unwrap_or(planned.linear.dtype);
+        let model = b.graph.dtype(x).or(b.graph.dtype(y)).unwrap_or(planned.linear.dtype);
         let own = if model == DType::Double { DType::Double } else { DType::Float };
-        let body = self.body(&planned.config)?;
-        let mut operands = vec![self.cast(x, own, path, b)?, self.cast(base, own, path, b)?];
-        for (i, weight) in planned.weights.iter().enumerate() {
+        let body = Body::new(planned.variant.forward()?, own)?;
+        let name = adapter_name(&node.name, path, self.method.name);
+        let bias = node.input(2);
+        let keeps = body.keeps_base();
+        // Without its bias, which is added behind the adapter.
+        let base = Node { inputs: node.inputs.iter().copied().take(2).collect(), ..node };
+        let mut operands = Vec::new();
+        let kept = if keeps { Some(self.base(base.clone(), y, path, b)?) } else { None };
+        operands.push(self.cast(x, own, path, b)?);
+        let kept = kept.map(|v| self.cast(v, own, path, b)).transpose()?;
+        let w = if body.reads_weight() { self.view(&base, own, path, b)? } else { x };
+        operands.push(w);
+        for (i, weight) in planned.parts.weights.iter().enumerate() {
             let config = (i == 0).then_some(&planned.config);
-            operands.push(self.weight(weight, path, own, config, b)?);
+            operands.push(self.weight(weight, planned, w, own, config, b)?);
         }
+        operands.extend(kept);
+        let result = if bias.is_some() { named_like(y, "y", b) } else { y };
         let sum = if model == own { result } else { named_like(result, "sum", b) };
-        call.op.clone_from(&body.name);
-        call.inputs = operands.into_iter().map(Some).collect();
-        call.outputs = vec![Some(sum)];
-        inline::expand(&body, &call, b)?;
+        let mut call = Node::new(&body.function.name, &operands, &[sum]);
+        call.name.clone_from(&name);
+        call.meta = self.notes(path, "");
+        call.attrs = planned.parts.attrs.clone();
+        let start = b.graph.nodes.len();
+        body.require(b.graph)?;
+        inline::expand(&body.function, &call, b)?;
+        if !keeps {
+            note_base(&mut b.graph.nodes[start..], &base);
+        }
         if sum != result {
             let cast = cast_node(sum, result, model);
             b.append(Node { meta: self.notes(path, "round"), ..cast })?;
         }
+        if let Some(bias) = bias {
+            let add = Node::new("Add", &[result, bias], &[y]);
+            b.append(Node { name: format!("{name}/bias"), meta: self.notes(path, meta::BIAS), ..add })?;
+        }
         Ok(())
     }
 
-    /// The method's function without its base linear, whose result is an input in place of `w`; each node notes the
-    /// name of its result as its role.
-    fn body(&self, config: &Config) -> Result<Function> {
-        let name = (self.method.function)(config);
-        let missing = || Error::new(Code::METHOD, format!("method `{}` lacks `{name}`", self.method.name));
-        let mut function = self.functions.iter().find(|f| f.name == name).ok_or_else(missing)?.clone();
-        let body = &mut function.body;
-        let is_base =
-            |n: &Node| n.op == "MatMul" && n.inputs[..] == [Some(body.inputs[0]), Some(body.inputs[1])];
-        let base = body.nodes.iter().position(is_base).filter(|_| self.method.kind == Kind::Additive);
-        let base = base.ok_or_else(|| {
-            Error::new(Code::METHOD, format!("`{name}` is not a base linear and what is added to it"))
-        })?;
-        if let Some(result) = body.nodes.remove(base).output(0) {
-            body.inputs[1] = result;
-        }
-        for i in 0..body.nodes.len() {
-            let role = body.nodes[i].output(0).map(|v| body.name(v).to_string());
-            body.nodes[i].meta.insert(meta::ROLE.into(), role.unwrap_or_default());
-        }
-        Ok(function)
+    /// Appends the linear as it is, with a fresh result of the type of `y`.
+    fn base(&self, mut node: Node, y: Value, path: &str, b: &mut Builder<'_>) -> Result<Value> {
+        let base = b.fresh(BASE);
+        let base = b.graph.add_value(base, b.graph[y].ty.clone());
+        node.meta.extend(self.notes(path, meta::BASE));
+        node.outputs = vec![Some(base)];
+        b.append(node)?;
+        Ok(base)
     }
 
-    /// Adds a weight: trained where given, otherwise at its initial value.
+    /// The weight of a linear as (in, out), with its `alpha`, in the type that the adapter computes in.
+    fn view(&self, base: &Node, own: DType, path: &str, b: &mut Builder<'_>) -> Result<Value> {
+        let lacks = || Error::new(Code::GRAPH, format!("linear `{path}` lacks its weight"));
+        let mut w = self.cast(base.input(1).ok_or_else(lacks)?, own, path, b)?;
+        if base.int("transB")?.unwrap_or(0) != 0 {
+            let transpose = Node::new("Transpose", &[w], &[]).with("perm", Attr::Ints(vec![1, 0]));
+            w = b.push("w", Node { meta: self.notes(path, meta::VIEW), ..transpose })?;
+        }
+        if let Some(alpha) = base.float("alpha")?.filter(|&alpha| alpha != 1.0) {
+            let alpha = b.scalar_like("alpha", f64::from(alpha), w)?;
+            let meta = self.notes(path, meta::VIEW);
+            b.graph.nodes.last_mut().into_iter().for_each(|node| node.meta.clone_from(&meta));
+            w = b.push("w", Node { meta, ..Node::new("Mul", &[w, alpha], &[]) })?;
+        }
+        Ok(w)
+    }
+
+    /// Adds a weight: trained where given, otherwise at its initial value; `w` is that of the linear.
     fn weight(
         &mut self,
         weight: &Weight,
-        path: &str,
+        planned: &Planned<'_>,
+        w: Value,
         dtype: DType,
         config: Option<&Config>,
         b: &mut Builder<'_>,
     ) -> Result<Value> {
-        let values = match self.given.get(&(path.to_string(), weight.role)) {
-            Some(tensor) => tensor.to_f64(),
-            None => Some(initial(weight, self.seed, self.n_weights)),
+        let path = &planned.linear.path;
+        let bad = || {
+            let message = format!("weight `{}` of `{path}` is no tensor of numbers", weight.role);
+            Error::new(Code::ADAPTER_FIT, message)
+        };
+        let values = match self.given.get(&(path.clone(), weight.role)) {
+            Some(tensor) => tensor.to_f64().ok_or_else(bad)?,
+            None => match initial(&weight.init, &weight.dims, self.seed, self.n_weights) {
+                Some(values) => values,
+                None => column_norms(b.graph, w, path)?,
+            },
         };
         self.n_weights += 1;
-        let tensor = values.and_then(|v| Tensor::from_f64(dtype, &weight.dims, v));
-        let bad = || {
-            Error::new(
-                Code::ADAPTER_FIT,
-                format!("weight `{}` of `{path}` is no tensor of numbers", weight.role),
-            )
-        };
+        let tensor = Tensor::from_f64(dtype, &weight.dims, values);
         let name = b.fresh(weight.role);
         let v = b.graph.add_param(name, tensor.ok_or_else(bad)?);
         let notes = &mut b.graph[v].meta;
         notes.extend(self.notes(path, weight.role));
-        if weight.is_trainable {
+        if let Some(training) = weight.training {
             notes.insert(meta::TRAINABLE.into(), "true".into());
+            if training.lr != 1.0 {
+                notes.insert(meta::LR.into(), training.lr.to_string());
+            }
+            if !training.decays {
+                notes.insert(meta::DECAY.into(), "false".into());
+            }
+        }
+        if weight.is_drawn {
+            notes.insert(meta::DRAWN.into(), "uniform".into());
         }
         if let Some(config) = config {
-            notes.insert(meta::CONFIG.into(), config_json(config));
+            notes.insert(meta::CONFIG.into(), config_json(config, self.method));
         }
         if self.overridable {
             b.graph.inputs.push(v);
@@ -149,7 +159,7 @@ impl<'m> Grafter<'m> {
             return Ok(v);
         }
         let up = named_like(v, "wide", b);
-        b.append(Node { meta: self.notes(path, "widen"), ..cast_node(v, up, dtype) })?;
+        b.append(Node { meta: self.notes(path, meta::WIDEN), ..cast_node(v, up, dtype) })?;
         Ok(up)
     }
 
@@ -164,23 +174,94 @@ impl<'m> Grafter<'m> {
     }
 }
 
-/// The initial value of a weight. The `index`-th weight of a graph draws the numbers of that tensor.
-pub(crate) fn initial(weight: &Weight, seed: u64, index: u64) -> Vec<f64> {
-    let n: usize = weight.dims.iter().product();
-    match weight.init {
-        Init::Constant(c) => vec![c; n],
-        Init::KaimingUniform { fan_in } => {
-            let bound = 1.0 / (fan_in.max(1) as f64).sqrt();
-            let (step, tensor) = (index / TENSORS_PER_STEP, index % TENSORS_PER_STEP);
-            let draw = |i| f64::from(random::uniform(seed, step, tensor, i as u64));
-            (0..n).map(|i| (2.0 * draw(i) - 1.0) * bound).collect()
+/// A method's function as it is put into a graph.
+struct Body {
+    /// Each node notes the name of its result as its role. If the linear stays as it is, its result is the last input.
+    function: Function,
+    keeps_base: bool,
+}
+
+impl Body {
+    /// For an adapter that computes in `own`: constants are of that type.
+    fn new(function: &Function, own: DType) -> Result<Body> {
+        let mut function = function.clone();
+        let body = &mut function.body;
+        let no_base = || Error::new(Code::METHOD, format!("`{}` has no product `{BASE}`", function.name));
+        let is_base = |n: &Node| n.op == "MatMul" && n.output(0).is_some_and(|v| body.name(v) == BASE);
+        let base = body.nodes.iter().position(is_base).ok_or_else(no_base)?;
+        let keeps_base = body.nodes[base].inputs[..] == [Some(body.inputs[0]), Some(body.inputs[1])];
+        if keeps_base {
+            let result = body.nodes.remove(base).output(0);
+            body.inputs.extend(result);
         }
+        for i in 0..body.nodes.len() {
+            let role = body.nodes[i].output(0).map(|v| body.name(v).to_string());
+            body.nodes[i].meta.insert(meta::ROLE.into(), role.unwrap_or_default());
+            if own == DType::Double {
+                widen_constant(&mut body.nodes[i]);
+            }
+        }
+        Ok(Body { function, keeps_base })
+    }
+    /// Whether the node of the linear stays as it is.
+    fn keeps_base(&self) -> bool {
+        self.keeps_base
+    }
+    /// Whether anything but the linear reads its weight: then the method is not just added to it.
+    fn reads_weight(&self) -> bool {
+        let body = &self.function.body;
+        body.nodes.iter().flat_map(Node::reads).any(|v| v == body.inputs[1])
+    }
+    /// Brings the library functions that the body calls.
+    fn require(&self, graph: &mut Graph) -> Result<()> {
+        let calls = self.function.body.nodes.iter().filter(|n| n.op.starts_with("graft."));
+        calls.map(|n| n.op.as_str()).try_for_each(|op| library::require(graph, op))
     }
 }
 
-/// The settings as JSON, in the order: rank, alpha, the method's own.
-fn config_json(config: &Config) -> String {
-    let mut object = json!({"rank": config.rank, "alpha": config.alpha});
+/// A body is written for `float`; in a model of `double` its constants are that too.
+fn widen_constant(node: &mut Node) {
+    if let Some(&Attr::Float(value)) = node.attrs.get("value_float") {
+        let wide = Tensor::from_f64(DType::Double, &[], [f64::from(value)]);
+        node.attrs = wide.map(|t| ("value".to_string(), Attr::Tensor(t))).into_iter().collect();
+    }
+}
+
+/// Notes on the rewritten linear, among `nodes`, what it was; it keeps its name.
+fn note_base(nodes: &mut [Node], original: &Node) {
+    let is_base = |n: &&mut Node| n.meta.get(meta::ROLE).is_some_and(|role| role == meta::BASE);
+    let Some(node) = nodes.iter_mut().find(is_base) else { return };
+    let number = |attr: &Attr| match attr {
+        Attr::Int(n) => Some(json!(n)),
+        Attr::Float(x) => Some(json!(x)),
+        _ => None,
+    };
+    let attrs: serde_json::Map<_, _> =
+        original.attrs.iter().filter_map(|(key, attr)| Some((key.clone(), number(attr)?))).collect();
+    node.meta.insert(meta::ORIGINAL.into(), json!({"op": original.op, "attrs": attrs}).to_string());
+    node.name.clone_from(&original.name);
+}
+
+/// The Euclidean norm of each column of `w`, a matrix that depends on nothing but weights.
+fn column_norms(graph: &Graph, w: Value, path: &str) -> Result<Vec<f64>> {
+    let mut expression = Graph { inputs: Vec::new(), outputs: vec![w], ..graph.clone() };
+    expression.sweep();
+    let place = |e: Error| e.at(format!("the norms of the weight of `{path}`"));
+    let w = eval(&expression, &[], Precision::Exact).map_err(place)?.remove(0);
+    let columns = w.dims.last().copied().unwrap_or(0);
+    let mut squares = vec![0.0; columns];
+    for row in w.floats()?.chunks_exact(columns.max(1)) {
+        squares.iter_mut().zip(row).for_each(|(sum, x)| *sum += x * x);
+    }
+    Ok(squares.into_iter().map(f64::sqrt).collect())
+}
+
+/// The settings as JSON, in the order: rank, alpha (if the method has one), the method's own.
+fn config_json(config: &Config, method: &Method) -> String {
+    let mut object = json!({"rank": config.rank});
+    if method.alpha.is_some() {
+        object["alpha"] = json!(config.alpha);
+    }
     for (key, value) in &config.settings {
         object[key] = json!(value);
     }
@@ -194,7 +275,7 @@ fn named_like(v: Value, hint: &str, b: &mut Builder<'_>) -> Value {
 }
 
 fn cast_node(from: Value, to: Value, dtype: DType) -> Node {
-    Node::new("Cast", &[from], &[to]).with("to", graft_ir::Attr::Int(dtype as i64))
+    Node::new("Cast", &[from], &[to]).with("to", Attr::Int(dtype as i64))
 }
 
 /// How the adapter's nodes are called: in the scope of the base node, if its name has one.

@@ -1,46 +1,75 @@
 //! What an adapter method is, and the table of all.
-use super::lora;
+use super::{FileForm, Peft, bat, bone, hydra, lora, salora, tri};
 use crate::target::Linear;
-use graft_ir::{Code, Error, Function, Result, error::nearest, parse_functions};
+use graft_ir::{Attrs, Code, Error, Function, Result, error::nearest, library, parse_functions};
+use std::{collections::BTreeMap, str::FromStr, sync::OnceLock};
 
 /// Every adapter method, alphabetically.
-pub const METHODS: &[Method] = &[lora::LORA];
+pub const METHODS: &[Method] = &[bat::BAT, bone::BONE, hydra::HYDRA, lora::LORA, salora::SALORA, tri::TRI];
 
 /// An adapter method: what it computes, and the weights that it adds to one linear.
 pub struct Method {
     /// The name on the command line.
     pub name: &'static str,
-    /// The formula, in one line.
-    pub about: &'static str,
     /// Where it is described.
     pub paper: &'static str,
-    /// How the adapter meets the base linear.
-    pub kind: Kind,
-    /// The method's own options, besides `rank` and `alpha`.
-    pub options: &'static [&'static str],
-    /// The functions, as text. `graft.M (x, w, <weights…>) => (y, <saved…>)` is the adapted linear, x (…, in),
-    /// w (in, out), y (…, out) before the bias; `graft.MGrad (dy, <inputs of M>, <saved…>) => (dx, d<weight>…)` its
-    /// gradient; `graft.MMerged (w, <weights…>) => (w_merged)` the weight that has the same effect.
+    /// The rank, where none is given.
+    pub rank: usize,
+    /// The numerator of the scale, where none is given; `None` if the method has no scale.
+    pub alpha: Option<f64>,
+    /// The method's own settings, besides rank and alpha.
+    pub settings: &'static [Setting],
+    /// The formulas that it can stand for; the first is the default.
+    pub variants: &'static [Variant],
+    /// The functions of all variants, as text. `graft.M (x, w, <weights…>) => (y, <saved…>)` is the adapted linear,
+    /// x (…, in), w (in, out), y (…, out) before the bias; `graft.MGrad (dy, <inputs of M>, <saved…>) => (dx,
+    /// d<weight>…)` its gradient; `graft.MMerged (w, <weights…>) => (w_merged)` the weight that has the same effect.
+    ///
+    /// In `M` the product called `base` is the linear that was there. If it is `MatMul (x, w)` its node stays as it
+    /// is; otherwise it is rewritten to use what the body computes of `x` or `w`.
     pub functions: &'static str,
-    /// Which of the functions a configuration asks for.
-    pub function: fn(&Config) -> &'static str,
-    /// The weights for one linear, in the order of the function's inputs after `x` and `w`.
-    pub weights: fn(&Linear, &Config) -> Result<Vec<Weight>>,
+    /// Which variant's function a configuration asks for; an error for settings that are out of range.
+    pub function: fn(&Config) -> Result<&'static str>,
+    /// The parts for one linear; an error where its sizes do not suit the configuration.
+    pub parts: fn(&Linear, &Config) -> Result<Parts>,
+}
+
+/// A formula of a method that has a function of its own.
+pub struct Variant {
+    /// The name of its function, such as `graft.Dora`.
+    pub function: &'static str,
+    /// The formula, in one line.
+    pub about: &'static str,
+    /// Settings that ask for it.
+    pub example: &'static [(&'static str, &'static str)],
+    /// Trainable parameters of one linear, as a formula in `in`, `out`, `rank` and the settings.
+    pub parameters: &'static str,
     /// How trained weights are called and laid out in adapter files.
     pub files: &'static [FileForm],
-    /// Trainable parameters of one linear, as a formula in `in`, `out` and `rank`.
-    pub parameters: &'static str,
+    /// How it is told in `adapter_config.json`.
+    pub peft: Peft,
     /// The oldest opset in which the functions' ops mean what is meant.
     pub opset: i64,
 }
 
-/// How an adapter meets the base linear.
+/// A setting of a method, which `--set` gives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// Its function is `MatMul (x, w)` and something that is added; only the rest is put beside the base linear.
-    Additive,
-    /// The base linear is rewritten to use what the function computes from `w`.
-    Replaces,
+pub struct Setting {
+    /// The key.
+    pub name: &'static str,
+    /// What it does, in a few words.
+    pub about: &'static str,
+    /// The value where none is given.
+    pub default: &'static str,
+}
+
+/// What an adapter adds to one linear.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Parts {
+    /// The weights, in the order of the function's inputs after `x` and `w`.
+    pub weights: Vec<Weight>,
+    /// The attributes of the functions: the sizes that their reshapes need.
+    pub attrs: Attrs,
 }
 
 /// The settings of a method for one linear.
@@ -48,19 +77,41 @@ pub enum Kind {
 pub struct Config {
     /// The width of the adapter.
     pub rank: usize,
-    /// The numerator of the scale.
+    /// The numerator of the scale; 1 for a method without one.
     pub alpha: f64,
-    /// The method's own options that were given, with their values.
+    /// The method's own settings that were given, with their values.
     pub settings: Vec<(String, String)>,
+    /// All settings of the method.
+    known: &'static [Setting],
 }
 
 impl Config {
-    /// Whether a switch of the method is on; an error unless it is `true`, `false` or absent.
-    pub fn is_on(&self, key: &str) -> Result<bool> {
-        let given = self.settings.iter().find(|(k, _)| k == key);
-        let bad =
-            |v: &str| Error::new(Code::METHOD, format!("setting `{key}`: `{v}` is neither true nor false"));
-        given.map_or(Ok(false), |(_, v)| v.parse().map_err(|_| bad(v)))
+    /// Settings of `method`; those that are not given have their defaults.
+    pub fn new(method: &Method, rank: usize, alpha: f64, settings: Vec<(String, String)>) -> Config {
+        Config { rank, alpha, settings, known: method.settings }
+    }
+    /// The value of a setting as text, given or by default.
+    pub fn text(&self, key: &str) -> &str {
+        let given = self.settings.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
+        let default = || self.known.iter().find(|s| s.name == key).map(|s| s.default);
+        given.or_else(default).unwrap_or_default()
+    }
+    /// The value of a setting.
+    ///
+    /// # Errors
+    /// [`Code::METHOD`] if it is no `T`.
+    pub fn get<T: FromStr>(&self, key: &str) -> Result<T> {
+        self.text(key).parse().map_err(|_| self.bad(key, "is not understood"))
+    }
+    /// The refusal of a setting's value.
+    pub fn bad(&self, key: &str, why: &str) -> Error {
+        let about = self.known.iter().find(|s| s.name == key).map_or("", |s| s.about);
+        Error::new(Code::METHOD, format!("setting `{key}`: `{}` {why}", self.text(key)))
+            .help(format!("`{key}`: {about}"))
+    }
+    /// alpha / rank.
+    pub fn scale(&self) -> f64 {
+        self.alpha / self.rank as f64
     }
 }
 
@@ -73,42 +124,58 @@ pub struct Weight {
     pub dims: Vec<usize>,
     /// The initial value.
     pub init: Init,
-    /// Whether it is trained.
-    pub is_trainable: bool,
+    /// How it is trained; `None` if it is not.
+    pub training: Option<Training>,
+    /// Whether training puts uniform draws in its place, new ones for each step.
+    pub is_drawn: bool,
+}
+
+/// How a weight is trained.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Training {
+    /// Its learning rate as a multiple of the run's.
+    pub lr: f64,
+    /// Whether weight decay applies to it.
+    pub decays: bool,
+}
+
+impl Weight {
+    /// A weight that is trained like all others.
+    pub fn trained(role: &'static str, dims: &[usize], init: Init) -> Weight {
+        let training = Some(Training { lr: 1.0, decays: true });
+        Weight { training, ..Weight::frozen(role, dims, init) }
+    }
+    /// A weight that stays as it is.
+    pub fn frozen(role: &'static str, dims: &[usize], init: Init) -> Weight {
+        Weight { role, dims: dims.to_vec(), init, training: None, is_drawn: false }
+    }
+    /// Trainable parameters.
+    pub fn parameters(&self) -> usize {
+        if self.training.is_some() { self.dims.iter().product() } else { 0 }
+    }
 }
 
 /// The initial value of a weight.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Init {
     /// The same number everywhere.
     Constant(f64),
+    /// These numbers.
+    Values(Vec<f64>),
     /// Uniform in ±1/√fan_in: PyTorch's `kaiming_uniform_(a=√5)`.
     KaimingUniform {
         /// The number of inputs that each output sums over.
         fan_in: usize,
     },
-}
-
-/// How a weight is called and laid out in adapter files.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FileForm {
-    /// The weight.
-    pub role: &'static str,
-    /// What follows the module path and a dot in the file's key.
-    pub suffix: &'static str,
-    /// Whether rows and columns are exchanged in the file.
-    pub is_transposed: bool,
-}
-
-impl FileForm {
-    /// The sizes in the file of a weight of sizes `dims`, and the other way round.
-    pub fn dims(&self, dims: &[usize]) -> Vec<usize> {
-        let mut dims = dims.to_vec();
-        if self.is_transposed {
-            dims.reverse();
-        }
-        dims
-    }
+    /// Normal around 0.
+    Normal {
+        /// The standard deviation.
+        std: f64,
+    },
+    /// The identity matrix.
+    Identity,
+    /// For each output of the base linear, the Euclidean norm of its weights.
+    BaseNorms,
 }
 
 impl Method {
@@ -123,27 +190,53 @@ impl Method {
         };
         METHODS.iter().find(|m| m.name == name).ok_or_else(unknown)
     }
-    /// Its functions, parsed.
-    pub fn parsed(&self) -> Result<Vec<Function>> {
-        parse_functions(self.functions).map_err(|e| e.at(format!("functions of method `{}`", self.name)))
-    }
-    /// The function called `name`.
-    pub fn function_named(&self, name: &str) -> Result<Function> {
-        let missing = || Error::new(Code::METHOD, format!("method `{}` has no function `{name}`", self.name));
-        self.parsed()?.into_iter().find(|f| f.name == name).ok_or_else(missing)
+    /// The variant that `config` asks for.
+    pub fn variant(&self, config: &Config) -> Result<&'static Variant> {
+        let name = (self.function)(config)?;
+        let missing = || Error::new(Code::METHOD, format!("method `{}` has no variant `{name}`", self.name));
+        self.variants.iter().find(|v| v.function == name).ok_or_else(missing)
     }
     /// The form in files of the weight with this role, where it is stored.
     pub fn file(&self, role: &str) -> Option<&'static FileForm> {
-        self.files.iter().find(|form| form.role == role)
+        self.variants.iter().flat_map(|v| v.files).find(|form| form.role == role)
+    }
+    /// The settings as a sentence.
+    pub fn settings_help(&self) -> String {
+        let one = |s: &Setting| format!("`{}` ({}; default {})", s.name, s.about, s.default);
+        match self.settings.iter().map(one).collect::<Vec<_>>() {
+            none if none.is_empty() => format!("method `{}` has no settings of its own", self.name),
+            all => format!("settings of method `{}`: {}", self.name, all.join(", ")),
+        }
+    }
+}
+
+impl Variant {
+    /// Its function.
+    pub fn forward(&self) -> Result<&'static Function> {
+        let missing = || Error::new(Code::METHOD, format!("there is no function `{}`", self.function));
+        function(self.function).ok_or_else(missing)
+    }
+    /// The function that computes the weight that has the same effect, if there can be one.
+    pub fn merged(&self) -> Option<&'static Function> {
+        function(&format!("{}Merged", self.function))
+    }
+    /// Its functions that stand in graphs: the adapted linear and its gradient.
+    pub fn in_graphs(&self) -> impl Iterator<Item = &'static Function> {
+        [self.function.to_string(), format!("{}Grad", self.function)].into_iter().filter_map(|n| function(&n))
     }
 }
 
 /// The function called `name` of whichever method has it.
-pub fn function(name: &str) -> Result<Option<Function>> {
-    for method in METHODS {
-        if let Some(found) = method.parsed()?.into_iter().find(|f| f.name == name) {
-            return Ok(Some(found));
+pub fn function(name: &str) -> Option<&'static Function> {
+    static ALL: OnceLock<BTreeMap<String, Function>> = OnceLock::new();
+    let all = || {
+        let mut all = BTreeMap::new();
+        for mut function in METHODS.iter().flat_map(|m| parse_functions(m.functions).expect("methods parse"))
+        {
+            function.body.opsets.entry(String::new()).or_insert(library::WRITTEN_FOR);
+            all.insert(function.name.clone(), function);
         }
-    }
-    Ok(None)
+        all
+    };
+    ALL.get_or_init(all).get(name)
 }

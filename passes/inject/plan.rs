@@ -1,5 +1,5 @@
 //! What `inject` will do: for each chosen linear, the settings and weights of its adapter.
-use super::{Config, Method, Weight, fit};
+use super::{Config, Method, Parts, Variant, Weight, fit};
 use crate::{Options, Selector, selector::PerModule, target::Linear};
 use graft_ir::{Code, Error, Result, Tensor};
 use std::collections::BTreeMap;
@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 pub(super) struct Planned<'a> {
     pub(super) linear: &'a Linear,
     pub(super) config: Config,
-    pub(super) weights: Vec<Weight>,
+    pub(super) variant: &'static Variant,
+    pub(super) parts: Parts,
 }
 
 impl Planned<'_> {
     /// Its trainable parameters.
     pub(super) fn parameters(&self) -> usize {
-        self.weights.iter().filter(|w| w.is_trainable).map(|w| w.dims.iter().product::<usize>()).sum()
+        self.parts.weights.iter().map(Weight::parameters).sum()
     }
 }
 
@@ -32,21 +33,20 @@ pub(super) fn plan<'a>(
         Some(tensors) => fit::linears_of(method, linears, tensors)?,
         None => selector.select(linears)?,
     };
-    let rank: f64 = options.get_or("rank", 8.0)?;
-    let alpha: f64 = options.get_or("alpha", 16.0)?;
+    let rank: f64 = options.get_or("rank", method.rank as f64)?;
+    let alpha: f64 = options.get_or("alpha", method.alpha.unwrap_or(1.0))?;
     let ranks = PerModule::<f64>::new(options, "rank-pattern")?;
     let alphas = PerModule::<f64>::new(options, "alpha-pattern")?;
     ranks.check(linears)?;
     alphas.check(linears)?;
-    let settings: Vec<(String, String)> = method
-        .options
-        .iter()
-        .filter_map(|key| Some((key.to_string(), options.all(key).last()?.clone())))
-        .collect();
-    let planned = |linear| {
+    let given = |key| Some((key, options.all(key).last()?.clone()));
+    let settings: Vec<(String, String)> =
+        method.settings.iter().filter_map(|s| given(s.name)).map(|(k, v)| (k.to_string(), v)).collect();
+    let planned = |linear: &'a Linear| {
         let rank = whole_rank(ranks.get(linear).unwrap_or(rank))?;
-        let config = Config { rank, alpha: alphas.get(linear).unwrap_or(alpha), settings: settings.clone() };
-        Ok(Planned { linear, weights: (method.weights)(linear, &config)?, config })
+        let config = Config::new(method, rank, alphas.get(linear).unwrap_or(alpha), settings.clone());
+        let variant = method.variant(&config)?;
+        Ok(Planned { linear, variant, parts: (method.parts)(linear, &config)?, config })
     };
     chosen.into_iter().map(planned).collect()
 }

@@ -5,8 +5,21 @@ use graft_ir::{Array, Attr, Builder, Code, Error, Graph, Node, Result, Tensor, V
 /// Ops that only move or re-type a weight, so that a new weight can be put behind them.
 const INVERTIBLE: &[&str] = &["Cast", "Identity", "Transpose"];
 
+/// The weight of `linear`, whose node is `node`, as (in, out) with the node's `alpha` in it.
+///
+/// # Errors
+/// Where it is not known, or is not the stored tensor in another form.
+pub(super) fn of(graph: &Graph, linear: &Linear, node: &Node) -> Result<Array> {
+    from_stored(linear, &stored(graph, linear)?, alpha(node)?)
+}
+
+/// The factor of a linear's product.
+pub(super) fn alpha(node: &Node) -> Result<f64> {
+    Ok(node.float("alpha")?.map_or(1.0, f64::from))
+}
+
 /// The stored weight of `linear`; an error where none can be put in its place.
-pub(super) fn stored(graph: &Graph, linear: &Linear) -> Result<Tensor> {
+fn stored(graph: &Graph, linear: &Linear) -> Result<Tensor> {
     if let Some(step) = linear.steps.iter().find(|s| !INVERTIBLE.contains(&s.as_str())) {
         let message = format!("weight `{}` stands behind `{step}`, which cannot be undone", linear.weight);
         return Err(
@@ -27,7 +40,7 @@ pub(super) fn stored(graph: &Graph, linear: &Linear) -> Result<Tensor> {
 }
 
 /// The weight as (in, out), with the node's `alpha` in it.
-pub(super) fn from_stored(linear: &Linear, tensor: &Tensor, alpha: f64) -> Result<Array> {
+fn from_stored(linear: &Linear, tensor: &Tensor, alpha: f64) -> Result<Array> {
     let array = Array::from_tensor(tensor)?;
     let array = if is_flipped(linear) { transposed(&array)? } else { array };
     let scaled = array.floats()?.iter().map(|w| w * alpha).collect();

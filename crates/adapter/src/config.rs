@@ -1,7 +1,7 @@
 //! `adapter_config.json`: what PEFT 0.21 writes, read strictly, and what we write so that PEFT can read it.
 use crate::{
+    features::{FEATURES, IGNORED},
     fields::Fields,
-    method::{self, FEATURES, IGNORED},
 };
 use graft_ir::{Code, Error, Result};
 use serde_json::{Map, Value, json};
@@ -39,14 +39,13 @@ pub struct Config {
     pub rank_pattern: BTreeMap<String, usize>,
     /// Module pattern → alpha, where it is not `alpha`.
     pub alpha_pattern: BTreeMap<String, f64>,
-    /// Scale alpha/√rank in place of alpha/rank.
-    pub use_rslora: bool,
     /// The base layer stores its weight as (in, out); of no consequence here, and kept.
     pub fan_in_fan_out: bool,
     /// `base_model_name_or_path`, kept.
     pub base_model: Option<String>,
-    /// Keys of the method that have no field here (`init_weights`, `lora_nums`, …), with their values.
-    pub extras: Map<String, Value>,
+    /// All other keys (`use_rslora`, `init_weights`, `lora_nums`, …) with their values: what `peft_type` makes of them
+    /// is for the methods to say, and so is which of them are known.
+    pub keys: Map<String, Value>,
 }
 
 impl Config {
@@ -62,22 +61,20 @@ impl Config {
             layers_pattern: Vec::new(),
             rank_pattern: BTreeMap::new(),
             alpha_pattern: BTreeMap::new(),
-            use_rslora: false,
             fan_in_fan_out: false,
             base_model: None,
-            extras: Map::new(),
+            keys: Map::new(),
         }
     }
 
     /// Reads the text of an `adapter_config.json`; also returns what is to be said about keys without effect.
     ///
-    /// `peft_type`, `r` and `target_modules` suffice; numbers may be floats; a key that is not known is reported, and
-    /// one that asks for something that is not supported is refused.
+    /// `peft_type`, `r` and `target_modules` suffice; numbers may be floats; a key that asks for something that no
+    /// method supports is refused, and one that is not known here is kept for the methods.
     pub fn parse(text: &str) -> Result<(Config, Vec<String>)> {
         let mut fields = Fields::parse(text)?;
         let missing = |key: &str| Error::new(Code::ADAPTER, format!("the configuration has no `{key}`"));
         let peft_type = fields.string("peft_type")?.ok_or_else(|| missing("peft_type"))?;
-        let kind = method::of_peft_type(&peft_type)?;
         let rank = fields.size("r")?.filter(|&r| r > 0).ok_or_else(|| missing("r"))?;
         let targets =
             read_targets(&mut fields, "target_modules")?.ok_or_else(|| missing("target_modules"))?;
@@ -88,7 +85,6 @@ impl Config {
             layers_pattern: fields.strings("layers_pattern")?.unwrap_or_default(),
             rank_pattern: fields.size_map("rank_pattern")?,
             alpha_pattern: fields.number_map("alpha_pattern")?,
-            use_rslora: fields.flag("use_rslora")?,
             fan_in_fan_out: fields.flag("fan_in_fan_out")?,
             base_model: fields.string("base_model_name_or_path")?,
             ..Config::new(&peft_type, rank, targets)
@@ -98,12 +94,8 @@ impl Config {
             let Some(value) = fields.take(feature.key) else { continue };
             warnings.extend(feature.judge(&value)?);
         }
-        let (extras, unknown) = fields.rest().into_iter().partition(|(key, _)| kind.extras.contains(&&**key));
-        let unknown: Map<String, Value> = unknown;
-        let strange = unknown.keys().filter(|key| !IGNORED.contains(&&***key));
-        warnings
-            .extend(strange.map(|key| format!("unknown key `{key}` of `adapter_config.json` is ignored")));
-        Ok((Config { extras, ..config }, warnings))
+        let keys = fields.rest().into_iter().filter(|(key, _)| !IGNORED.contains(&&**key)).collect();
+        Ok((Config { keys, ..config }, warnings))
     }
 
     /// The text of the `adapter_config.json`: keys sorted, two spaces of indentation, as PEFT writes it.
@@ -122,16 +114,16 @@ impl Config {
         put("modules_to_save", Value::Null);
         put("revision", Value::Null);
         put("task_type", Value::Null);
+        if self.alpha.is_some() || !self.rank_pattern.is_empty() {
+            put("rank_pattern", json!(self.rank_pattern));
+        }
         if let Some(alpha) = self.alpha {
             put("lora_alpha", short(alpha));
             put("lora_dropout", json!(0.0));
             put("alpha_pattern", self.alpha_pattern.iter().map(|(k, &a)| (k.clone(), short(a))).collect());
-            put("rank_pattern", json!(self.rank_pattern));
-            put("use_rslora", json!(self.use_rslora));
-            put("use_dora", json!(false));
             put("fan_in_fan_out", json!(self.fan_in_fan_out));
         }
-        keys.extend(self.extras.clone());
+        keys.extend(self.keys.clone());
         let text = serde_json::to_string_pretty(&keys).expect("a map of JSON values prints");
         text + "\n"
     }
@@ -204,18 +196,18 @@ mod tests {
         config.alpha_pattern.insert("a.b".into(), 4.0);
         config.layers = vec![1, 3];
         config.exclude = Some(Targets::List(vec!["pooler".into()]));
-        config.use_rslora = true;
+        config.keys.insert("use_rslora".into(), true.into());
         let (read, warnings) = Config::parse(&config.to_json()).unwrap();
         assert_eq!(read, config);
         assert_eq!(warnings, Vec::<String>::new());
     }
 
     #[test]
-    fn unknown_keys_are_reported() {
-        let text = r#"{"peft_type": "LORA", "r": 8, "target_modules": "all-linear", "colour": 3}"#;
+    fn other_keys_are_kept_for_the_methods() {
+        let text = r#"{"peft_type": "MISS", "r": 8, "target_modules": "all-linear", "init_weights": "mini", "revision": null}"#;
         let (config, warnings) = Config::parse(text).unwrap();
-        assert_eq!(config.targets, Targets::AllLinear);
-        assert_eq!(warnings, ["unknown key `colour` of `adapter_config.json` is ignored"]);
+        assert_eq!((config.targets, warnings), (Targets::AllLinear, vec![]));
+        assert_eq!(config.keys, Map::from_iter([("init_weights".to_string(), json!("mini"))]));
     }
 
     #[test]

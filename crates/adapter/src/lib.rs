@@ -6,9 +6,9 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod features;
 mod fields;
 mod manifest;
-mod method;
 mod npz;
 mod safetensors;
 pub mod tensors;

@@ -7,27 +7,53 @@ fn parity(method: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/parity").join(method).join("init")
 }
 
+/// Adapters that PEFT wrote, and a key that tells the method.
+const BY_PEFT: [(&str, &str, &str); 5] = [
+    ("lora", "use_rslora", "false"),
+    ("rslora", "use_rslora", "true"),
+    ("dora", "use_dora", "true"),
+    ("bone", "init_weights", "true"),
+    ("bat", "init_weights", "\"bat\""),
+];
+
 #[test]
 fn peft_directories_make_the_round_trip() {
-    for method in ["lora", "rslora"] {
+    for (method, key, value) in BY_PEFT {
         let adapter = load(&parity(method)).unwrap();
         assert_eq!(adapter.warnings, Vec::<String>::new());
-        assert_eq!(adapter.config.use_rslora, method == "rslora");
-        assert_eq!((adapter.config.rank, adapter.config.alpha), (4, Some(8.0)));
+        assert_eq!(adapter.config.keys[key].to_string(), value, "{method}");
+        assert_eq!(adapter.config.rank, 4);
         assert_eq!(
             adapter.config.targets,
             Targets::List(["key", "query", "value", "dense"].map(String::from).into())
         );
-        assert_eq!(adapter.tensors.len(), 26);
-        let a = &adapter.tensors["bert.encoder.layer.0.output.dense.lora_A.weight"];
-        assert_eq!((a.dtype(), a.dims()), (DType::Float, &[4, 160][..]));
-
         let dir = tempfile::tempdir().unwrap();
         save(dir.path(), &adapter.config, &adapter.tensors).unwrap();
         assert_eq!(load(dir.path()).unwrap(), adapter);
         let ours = std::fs::read(dir.path().join(MODEL_FILE)).unwrap();
         let theirs = std::fs::read(parity(method).join(MODEL_FILE)).unwrap();
         assert_eq!(ours, theirs, "{method}: the bytes are PEFT's own");
+    }
+}
+
+#[test]
+fn tensors_are_in_pytorchs_orientation() {
+    let adapter = load(&parity("lora")).unwrap();
+    assert_eq!((adapter.config.alpha, adapter.tensors.len()), (Some(8.0), 26));
+    let a = &adapter.tensors["bert.encoder.layer.0.output.dense.lora_A.weight"];
+    assert_eq!((a.dtype(), a.dims()), (DType::Float, &[4, 160][..]));
+}
+
+#[test]
+fn minimal_directories_of_others_make_the_round_trip() {
+    for (method, peft_type, n) in
+        [("hydra", "LORA", 65), ("tri", "TRIADAPTLORA", 52), ("salora", "SALORA", 39)]
+    {
+        let adapter = load(&parity(method)).unwrap();
+        assert_eq!((adapter.config.peft_type.as_str(), adapter.tensors.len()), (peft_type, n));
+        let dir = tempfile::tempdir().unwrap();
+        save(dir.path(), &adapter.config, &adapter.tensors).unwrap();
+        assert_eq!(load(dir.path()).unwrap(), adapter);
     }
 }
 

@@ -16,7 +16,7 @@ const TEXTS: &[&str] = &[
 ];
 
 /// The opset version of bodies that do not say which they are written for.
-const WRITTEN_FOR: i64 = 18;
+pub const WRITTEN_FOR: i64 = 18;
 
 fn all() -> &'static BTreeMap<String, Function> {
     static ALL: OnceLock<BTreeMap<String, Function>> = OnceLock::new();

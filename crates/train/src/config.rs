@@ -1,8 +1,10 @@
 //! The settings of a run: what the command `train` takes.
 use crate::{order::Order, schedule::Curve};
-use graft_adapter::Config as AdapterConfig;
 use graft_ir::{Code, Error, Result};
-use graft_passes::Options;
+use graft_passes::{
+    Options,
+    inject::{Method, peft},
+};
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// The settings of a run. [`Config::new`] has the defaults of the command line.
@@ -158,27 +160,26 @@ impl Config {
 
     /// The options of `inject`: what the user asks for, joined with what the adapter to start from says.
     ///
-    /// A setting that contradicts the adapter's configuration is a [`Code::USAGE`] error.
-    pub fn inject_options(&self, init: Option<&AdapterConfig>) -> Result<Options> {
-        let Some(init) = init else { return Ok(self.inject.clone()) };
-        let mut options = Options::default();
-        let mut said: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (key, value) in init.options()? {
-            options = options.with(&key, &value);
-            said.entry(key).or_default().push(value);
-        }
+    /// An option that contradicts the adapter's configuration is a [`Code::USAGE`] error; settings that adapter files
+    /// do not tell may be added.
+    pub fn inject_options(&self, init: Option<&Options>) -> Result<Options> {
+        let Some(said) = init else { return Ok(self.inject.clone()) };
+        let method = Method::named(&said.get_or("method", "lora".to_string())?)?;
+        let mut options = said.clone();
         for (key, values) in self.inject.iter() {
-            match said.get(key) {
-                Some(given) if same(given, values) => {}
-                given => {
-                    let given =
-                        given.map_or("does not set it".into(), |g| format!("says `{}`", g.join("`, `")));
-                    let message = format!(
-                        "`{key}` is `{}`, but the adapter's configuration {given}",
-                        values.join("`, `")
-                    );
-                    return Err(Error::new(Code::USAGE, message).help("leave it out: it comes with `--init`"));
-                }
+            let setting = method.settings.iter().find(|s| s.name == key);
+            let default: Vec<String> = setting.map(|s| s.default.to_string()).into_iter().collect();
+            let given = if said.all(key).is_empty() { &default[..] } else { said.all(key) };
+            if setting.is_some() && !peft::is_told(method, key) {
+                options = values.iter().fold(options, |options, value| options.with(key, value));
+            } else if !same(given, values) {
+                let given = match given {
+                    [] => "does not set it".to_string(),
+                    all => format!("says `{}`", all.join("`, `")),
+                };
+                let message =
+                    format!("`{key}` is `{}`, but the adapter's configuration {given}", values.join("`, `"));
+                return Err(Error::new(Code::USAGE, message).help("leave it out: it comes with `--init`"));
             }
         }
         Ok(options)
@@ -247,23 +248,29 @@ impl std::str::FromStr for Order {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use graft_adapter::Targets;
 
     #[test]
     fn flags_must_not_contradict_the_adapter() {
-        let mut init = AdapterConfig::new("LORA", 4, Targets::List(vec!["query".into()]));
-        init.alpha = Some(8.0);
+        let init = Options::default().with("method", "lora").with("rank", 4).with("targets", "query");
         let mut config = Config::new("d.npz", "out", "mse");
-        let options = config.inject_options(Some(&init)).unwrap();
-        assert_eq!(options.get::<f64>("alpha").unwrap(), Some(8.0));
-        config.inject = Options::default().with("rank", "4.0").with("targets", "query");
-        assert_eq!(config.inject_options(Some(&init)).unwrap(), options);
+        assert_eq!(config.inject_options(Some(&init)).unwrap(), init);
+        config.inject =
+            Options::default().with("rank", "4.0").with("targets", "query").with("rslora", "false");
+        assert_eq!(config.inject_options(Some(&init)).unwrap(), init);
         config.inject = Options::default().with("rank", 8);
         let error = config.inject_options(Some(&init)).unwrap_err();
         assert_eq!(error.code, Code::USAGE);
         assert!(error.message.contains("`rank` is `8`") && error.message.contains("says `4`"), "{error}");
         config.inject = Options::default().with("rslora", "true");
         assert_eq!(config.inject_options(Some(&init)).unwrap_err().code, Code::USAGE);
+    }
+
+    #[test]
+    fn settings_that_files_do_not_tell_may_be_added() {
+        let init = Options::default().with("method", "salora").with("rank", 1);
+        let config =
+            Config { inject: Options::default().with("draw", "0.3"), ..Config::new("d.npz", "out", "mse") };
+        assert_eq!(config.inject_options(Some(&init)).unwrap(), init.with("draw", "0.3"));
     }
 
     #[test]

@@ -73,6 +73,7 @@ impl Graphs {
         observer: &mut dyn Observer,
     ) -> Result<Graphs> {
         let mut forward = run(&forward_stages(config, inject), model, init, config.seed, observer)?;
+        refuse_drawn(&forward)?;
         if let Some(head) = head {
             fill_head(&mut forward, head)?;
         }
@@ -140,6 +141,18 @@ impl Graphs {
         };
         self.trained().into_iter().filter_map(weight).collect()
     }
+}
+
+/// Refuses weights for which each step would have to draw random numbers.
+fn refuse_drawn(graph: &Graph) -> Result<()> {
+    let drawn = graph.params.iter().find(|v| graph[**v].meta.contains_key(meta::DRAWN));
+    let Some(&v) = drawn else { return Ok(()) };
+    let notes = &graph[v].meta;
+    let note = |key| notes.get(key).map_or("", String::as_str);
+    let (method, role) = (note(meta::METHOD), note(meta::ROLE));
+    let message =
+        format!("training with method `{method}` draws `{role}` anew in each step, which is not supported");
+    Err(Error::new(Code::SETTING, message).help(format!("hold it fixed: `--set {role}=…`")))
 }
 
 /// The size of the last axis of the logits.

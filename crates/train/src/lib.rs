@@ -9,6 +9,7 @@ mod estimate;
 mod evaluate;
 mod folder;
 mod graphs;
+mod init;
 mod interrupt;
 mod metrics;
 mod observer;
@@ -22,6 +23,7 @@ mod stepper;
 
 pub use config::{Config, Duration};
 pub use graphs::{fill_head, forward_stages, training_stages};
+pub use init::Init;
 pub use metrics::{Evaluation, StepMetrics};
 pub use observer::{Observer, Silent};
 pub use order::{Order, Stream, batches};

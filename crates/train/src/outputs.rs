@@ -4,7 +4,7 @@ use graft_adapter::{Config as AdapterConfig, Coverage, Manifest, Module, Targets
 use graft_ir::{Code, Error, Graph, Result, Tensor};
 use graft_passes::{
     Linear, Options,
-    inject::{Adapter, adapters, file_tensors},
+    inject::{Adapter, Method, adapters, file_tensors, peft},
     targets,
 };
 use std::collections::BTreeMap;
@@ -100,11 +100,7 @@ fn unclaimed(keys: &[String], modules: &[Module]) -> Vec<String> {
 fn configuration(found: &[Adapter], options: &Options) -> Result<AdapterConfig> {
     let none = || Error::new(Code::FROZEN, "there is no adapter to train");
     let first = found.first().ok_or_else(none)?;
-    let unwritable = || {
-        let message = format!("adapters of the method `{}` cannot be written to files", first.method);
-        Error::new(Code::ADAPTER_FEATURE, message)
-    };
-    let peft_type = AdapterConfig::peft_type_of(&first.method).ok_or_else(unwritable)?;
+    let method = Method::named(&first.method)?;
     let shape = |a: &Adapter| (a.rank, a.alpha.to_bits());
     let common = found.iter().max_by_key(|a| found.iter().filter(|b| shape(a) == shape(b)).count());
     let common = common.unwrap_or(first);
@@ -119,9 +115,9 @@ fn configuration(found: &[Adapter], options: &Options) -> Result<AdapterConfig> 
         let text = options.get_or(key, String::new())?;
         Ok(text.split(',').map(|s| s.trim().to_string()).filter(|s| !s.is_empty()).collect())
     };
-    let mut config = AdapterConfig::new(peft_type, common.rank, targets);
-    config.alpha = Some(common.alpha);
-    config.use_rslora = common.settings.iter().any(|(k, v)| k == "rslora" && v == "true");
+    let (peft_type, keys) = peft::write(method, &common.config()?)?;
+    let mut config = AdapterConfig { keys, ..AdapterConfig::new(peft_type, common.rank, targets) };
+    config.alpha = method.alpha.map(|_| common.alpha);
     if !is_explicit {
         config.exclude = options.get::<String>("exclude")?.map(|text| Targets::from_selector(&text));
         config.layers = list("layers")?.iter().filter_map(|n| n.parse().ok()).collect();
@@ -129,7 +125,9 @@ fn configuration(found: &[Adapter], options: &Options) -> Result<AdapterConfig> 
     }
     for other in found.iter().filter(|a| shape(a) != shape(common)) {
         config.rank_pattern.insert(other.target.clone(), other.rank);
-        config.alpha_pattern.insert(other.target.clone(), other.alpha);
+        if method.alpha.is_some() {
+            config.alpha_pattern.insert(other.target.clone(), other.alpha);
+        }
     }
     Ok(config)
 }
@@ -148,7 +146,8 @@ mod tests {
     fn mixed_ranks_stand_in_both_patterns() {
         let found = [adapter("a.x", 8), adapter("b.x", 2), adapter("c.x", 8)];
         let config = configuration(&found, &Options::default()).unwrap();
-        assert_eq!((config.rank, config.alpha, config.use_rslora), (8, Some(16.0), true));
+        assert_eq!((config.rank, config.alpha), (8, Some(16.0)));
+        assert_eq!((&config.keys["use_rslora"], &config.keys["use_dora"]), (&true.into(), &false.into()));
         assert_eq!(config.rank_pattern, BTreeMap::from([("b.x".to_string(), 2)]));
         assert_eq!(config.alpha_pattern, BTreeMap::from([("b.x".to_string(), 16.0)]));
         let all = Targets::List(["a.x", "b.x", "c.x"].map(String::from).into());

@@ -6,6 +6,7 @@ use crate::{
     evaluate::Evaluator,
     folder::digest,
     graphs::Graphs,
+    init::Init,
     observer::Observer,
     order::Stream,
     outputs::Outputs,
@@ -13,7 +14,7 @@ use crate::{
     state::{Progress, State},
     stepper::Stepper,
 };
-use graft_adapter::{Adapter, HEAD_FILE};
+use graft_adapter::HEAD_FILE;
 use graft_exec::Options;
 use graft_ir::{Code, Error, Graph, Result, Tensor};
 use std::{collections::BTreeMap, path::Path};
@@ -37,7 +38,7 @@ impl Prepared {
     /// Reads and checks everything that the run needs.
     pub(crate) fn new(base: &Graph, config: &Config, observer: &mut dyn Observer) -> Result<Prepared> {
         let init = config.init.as_deref().map(|dir| read_init(dir, observer)).transpose()?;
-        let inject = config.inject_options(init.as_ref().map(|i| &i.adapter.config))?;
+        let inject = config.inject_options(init.as_ref().map(|i| &i.adapter.options))?;
         let adapter = init.as_ref().map(|i| &i.adapter.tensors);
         let head = init.as_ref().and_then(|i| i.head.as_ref());
         if head.is_some() && config.head.is_none() {
@@ -131,18 +132,18 @@ impl Prepared {
     }
 }
 
-/// An adapter to start from.
-struct Init {
-    adapter: Adapter,
+/// An adapter to start from, and the head that was trained with it.
+struct Start {
+    adapter: Init,
     head: Option<BTreeMap<String, Tensor>>,
 }
 
-fn read_init(dir: &Path, observer: &mut dyn Observer) -> Result<Init> {
-    let adapter = graft_adapter::load(dir)?;
+fn read_init(dir: &Path, observer: &mut dyn Observer) -> Result<Start> {
+    let adapter = Init::read(dir)?;
     adapter.warnings.iter().for_each(|warning| observer.note(warning));
     let head = dir.join(HEAD_FILE);
     let head = if head.exists() { Some(graft_adapter::tensors::read(&head)?) } else { None };
-    Ok(Init { adapter, head })
+    Ok(Start { adapter, head })
 }
 
 fn read_data(path: &Path, schema: &Schema, config: &Config, observer: &mut dyn Observer) -> Result<Dataset> {
@@ -155,7 +156,7 @@ fn read_data(path: &Path, schema: &Schema, config: &Config, observer: &mut dyn O
 }
 
 /// Digests of the model, the data and the adapter to start from, by setting.
-fn fingerprints(base: &Graph, config: &Config, init: Option<&Init>) -> Result<BTreeMap<String, String>> {
+fn fingerprints(base: &Graph, config: &Config, init: Option<&Start>) -> Result<BTreeMap<String, String>> {
     let params = base.params.iter().filter_map(|&v| Some((base.name(v), "", base[v].tensor.as_ref()?)));
     let text = base.to_string();
     let nodes = Tensor::new(graft_ir::DType::Uint8, vec![text.len()], text.into_bytes().into())?;

@@ -2,6 +2,7 @@
 use crate::{command::targets::Select, model, ui::Ui, usage};
 use graft_ir::{Graph, Result, Tensor};
 use graft_onnx::SaveOptions;
+use graft_train::Init;
 use graft_passes::{self as passes, Context, Options, Stage, pipeline};
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -110,11 +111,9 @@ impl Args {
 
 /// An adapter's directory: its configuration as options of `inject`, and its tensors.
 pub(crate) fn read_adapter(dir: &std::path::Path, ui: &Ui) -> Result<(Options, BTreeMap<String, Tensor>)> {
-    let adapter = graft_adapter::load(dir)?;
+    let adapter = Init::read(dir)?;
     adapter.warnings.iter().for_each(|line| ui.warn(line));
-    let options = adapter.config.options()?.into_iter();
-    let options = options.fold(Options::default(), |options, (key, value)| options.with(&key, value));
-    Ok((options, adapter.tensors))
+    Ok((adapter.options, adapter.tensors))
 }
 
 /// Runs one pass.

@@ -6,7 +6,7 @@ use crate::{
 use graft_ir::{DType, Result};
 use graft_passes::{
     Linear,
-    inject::{Config, METHODS, Method},
+    inject::{Config, METHODS, Method, Variant, Weight},
 };
 use serde_json::json;
 
@@ -16,44 +16,79 @@ pub(crate) struct Args {
     /// Count the parameters for a linear of this size
     #[arg(long, default_value = "768x768", value_name = "INxOUT")]
     size: String,
-    /// Count the parameters for this rank
-    #[arg(long, default_value_t = 8)]
-    rank: usize,
+    /// Count the parameters for this rank, not each method's default
+    #[arg(long)]
+    rank: Option<usize>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// A variant of a method, and its trainable parameters for the linear that was asked for, if it can be put on it.
+struct Row {
+    method: &'static Method,
+    variant: &'static Variant,
+    rank: usize,
+    parameters: Option<usize>,
 }
 
 impl Args {
     pub(crate) fn run(self, ui: &mut Ui) -> Result<()> {
         let size = self.size.split_once('x').and_then(|(i, o)| Some((i.parse().ok()?, o.parse().ok()?)));
         let (d_in, d_out) = size.ok_or_else(|| usage(format!("--size {}: expected INxOUT", self.size)))?;
-        let counted = |m: &'static Method| Ok((m, parameters(m, d_in, d_out, self.rank)?));
-        let methods = METHODS.iter().map(counted).collect::<Result<Vec<_>>>()?;
-        let is_mergeable = |m: &Method| m.functions.contains("Merged");
+        let row = |method: &'static Method, variant: &'static Variant| {
+            let rank = self.rank.unwrap_or(method.rank);
+            Row { method, variant, rank, parameters: parameters(method, variant, rank, d_in, d_out) }
+        };
+        let rows = METHODS.iter().flat_map(|m| m.variants.iter().map(move |v| row(m, v)));
         if self.json {
-            let row = |(m, n): &(&Method, usize)| {
-                json!({"name": m.name, "formula": m.about, "paper": m.paper, "settings": m.options,
-                    "parameters": {"formula": m.parameters, "in": d_in, "out": d_out, "rank": self.rank, "count": n},
-                    "mergeable": is_mergeable(m), "peft_type": graft_adapter::Config::peft_type_of(m.name)})
-            };
-            let rows: Vec<_> = methods.iter().map(row).collect();
+            let rows: Vec<_> = rows.map(|row| row.json(d_in, d_out)).collect();
             return ui.json(&json!({"schema": "graft.methods/1", "methods": rows}));
         }
-        let row = |(m, n): &(&Method, usize)| {
-            let merge = if is_mergeable(m) { "yes" } else { "no" };
-            let peft = graft_adapter::Config::peft_type_of(m.name).unwrap_or("none");
-            let texts = [m.name, m.about, m.parameters, &ui::thousands(*n as u64), merge, peft];
-            texts.iter().map(ToString::to_string).collect()
-        };
-        let count = format!("at {} rank {}", self.size, self.rank);
-        let header = ["method", "formula", "parameters", &count, "merges", "peft_type"];
-        ui.out(&ui::table(&header, &methods.iter().map(row).collect::<Vec<_>>()))
+        let count = format!("at {}", self.size);
+        let header = ["method", "formula", "parameters", "rank", &count, "merges", "peft_type", "CPU kernel"];
+        ui.out(&ui::table(&header, &rows.map(|row| row.texts()).collect::<Vec<_>>()))?;
+        let lines: Vec<String> = METHODS.iter().map(Method::settings_help).collect();
+        ui.out(&format!("\n{}\n", lines.join("\n")))
     }
 }
 
-/// Trainable parameters of one linear of this size.
-fn parameters(method: &Method, d_in: usize, d_out: usize, rank: usize) -> Result<usize> {
+impl Row {
+    /// The method with the settings that ask for this variant.
+    fn name(&self) -> String {
+        let set = self.variant.example.iter().map(|(key, value)| format!(" --set {key}={value}"));
+        [self.method.name.to_string()].into_iter().chain(set).collect()
+    }
+    fn peft_type(&self) -> &'static str {
+        self.variant.peft.types.first().copied().unwrap_or("none")
+    }
+    fn has_kernel(&self) -> bool {
+        graft_kernels::all().any(|kernel| kernel.name == self.variant.function)
+    }
+    fn texts(&self) -> Vec<String> {
+        let yes = |is: bool| if is { "yes" } else { "no" }.to_string();
+        let count = self.parameters.map_or("does not fit".into(), |n| ui::thousands(n as u64));
+        let (about, formula) = (self.variant.about.to_string(), self.variant.parameters.to_string());
+        let merges = yes(self.variant.merged().is_some());
+        let peft_type = self.peft_type().to_string();
+        vec![self.name(), about, formula, self.rank.to_string(), count, merges, peft_type, yes(self.has_kernel())]
+    }
+    fn json(&self, d_in: usize, d_out: usize) -> serde_json::Value {
+        let settings = self.method.settings.iter();
+        let settings = settings.map(|s| json!({"name": s.name, "about": s.about, "default": s.default}));
+        let example: serde_json::Map<_, _> =
+            self.variant.example.iter().map(|(key, value)| (key.to_string(), json!(value))).collect();
+        json!({"name": self.method.name, "set": example, "function": self.variant.function,
+            "formula": self.variant.about, "paper": self.method.paper, "settings": settings.collect::<Vec<_>>(),
+            "parameters": {"formula": self.variant.parameters, "in": d_in, "out": d_out, "rank": self.rank,
+                "count": self.parameters},
+            "mergeable": self.variant.merged().is_some(), "peft_type": self.peft_type(),
+            "kernels": {"cpu": self.has_kernel()}})
+    }
+}
+
+/// Trainable parameters of one linear of this size; `None` if the variant cannot be put on it.
+fn parameters(method: &Method, variant: &Variant, rank: usize, d_in: usize, d_out: usize) -> Option<usize> {
     let linear = Linear {
         path: String::new(),
         node: String::new(),
@@ -68,7 +103,8 @@ fn parameters(method: &Method, d_in: usize, d_out: usize, rank: usize) -> Result
         steps: Vec::new(),
         index: None,
     };
-    let config = Config { rank, alpha: 16.0, settings: Vec::new() };
-    let weights = (method.weights)(&linear, &config)?;
-    Ok(weights.iter().filter(|w| w.is_trainable).map(|w| w.dims.iter().product::<usize>()).sum())
+    let example = variant.example.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    let config = Config::new(method, rank, method.alpha.unwrap_or(1.0), example);
+    let parts = (method.parts)(&linear, &config).ok()?;
+    Some(parts.weights.iter().map(Weight::parameters).sum())
 }

@@ -1,20 +1,7 @@
-//! Which method an adapter's configuration stands for, and which of PEFT's features are refused.
+//! Which of PEFT's features are refused for every method, and a configuration as options of the pass `inject`.
 use crate::{Config, Targets};
-use graft_ir::{Code, Error, Result, error::nearest};
+use graft_ir::{Code, Error, Result};
 use serde_json::Value;
-
-/// A method as PEFT's files spell it.
-pub(crate) struct PeftType {
-    /// `peft_type`.
-    name: &'static str,
-    /// Our name of the method.
-    method: &'static str,
-    /// Keys that only this method has.
-    pub(crate) extras: &'static [&'static str],
-}
-
-/// Every `peft_type` that can be read and written.
-const PEFT_TYPES: &[PeftType] = &[PeftType { name: "LORA", method: "lora", extras: &[] }];
 
 /// A key of `adapter_config.json` that changes what the adapter computes and is not supported, unless it has one of the
 /// values that switch it off.
@@ -28,7 +15,6 @@ pub(crate) struct Feature {
 
 /// What is refused or reported, by name. `null` and absent keys are always off.
 pub(crate) const FEATURES: &[Feature] = &[
-    refused("use_dora", is_false),
     refused("lora_bias", is_false),
     refused("bias", |v| v == "none"),
     refused("modules_to_save", is_empty),
@@ -47,11 +33,18 @@ pub(crate) const FEATURES: &[Feature] = &[
         let changes_base = ["pissa", "olora", "corda", "loftq", "lora_ga", "kasa"];
         v.as_str().is_none_or(|s| !changes_base.iter().any(|p| s.starts_with(p)))
     }),
-    Feature {
-        key: "lora_dropout",
-        off: |v| v.as_f64() == Some(0.0),
-        warning: Some("`lora_dropout` of `adapter_config.json` has no effect: training runs without dropout"),
-    },
+    without_effect(
+        "lora_dropout",
+        "`lora_dropout` of `adapter_config.json` has no effect: training runs without dropout",
+    ),
+    without_effect(
+        "miss_dropout",
+        "`miss_dropout` of `adapter_config.json` has no effect: training runs without dropout",
+    ),
+    without_effect(
+        "bone_dropout",
+        "`bone_dropout` of `adapter_config.json` has no effect: training runs without dropout",
+    ),
 ];
 
 /// Keys that say nothing about what the adapter computes.
@@ -71,6 +64,10 @@ pub(crate) const IGNORED: &[&str] = &[
     "runtime_config",
     "task_type",
 ];
+
+const fn without_effect(key: &'static str, warning: &'static str) -> Feature {
+    Feature { key, off: |v| v.as_f64() == Some(0.0), warning: Some(warning) }
+}
 
 const fn refused(key: &'static str, off: fn(&Value) -> bool) -> Feature {
     Feature { key, off, warning: None }
@@ -98,36 +95,17 @@ impl Feature {
     }
 }
 
-/// The row of `peft_type`.
-pub(crate) fn of_peft_type(peft_type: &str) -> Result<&'static PeftType> {
-    PEFT_TYPES.iter().find(|kind| kind.name == peft_type).ok_or_else(|| {
-        let near = nearest(peft_type, PEFT_TYPES.iter().map(|kind| kind.name)).join("`, `");
-        Error::new(Code::ADAPTER_FEATURE, format!("`peft_type` `{peft_type}` is not supported"))
-            .help(format!("supported: `{near}`"))
-    })
-}
-
 impl Config {
-    /// The `peft_type` that stands for our `method`, where its adapters can be written.
-    pub fn peft_type_of(method: &str) -> Option<&'static str> {
-        PEFT_TYPES.iter().find(|kind| kind.method == method).map(|kind| kind.name)
-    }
-
-    /// Our name of the method.
-    pub fn method(&self) -> Result<&'static str> {
-        of_peft_type(&self.peft_type).map(|kind| kind.method)
-    }
-
-    /// The configuration as options of the pass `inject`, in the spelling of the command line: `method`, `rank`, `alpha`,
-    /// `targets`, `exclude`, `layers`, `rank-pattern`, `alpha-pattern` and the method's own.
-    ///
-    /// PEFT's default of an absent `lora_alpha` is 8.
+    /// What all methods share, as options of the pass `inject` in the spelling of the command line: `rank`, `alpha`,
+    /// `targets`, `exclude`, `layers`, `rank-pattern`, `alpha-pattern`. What `peft_type` and [`Config::keys`] mean is
+    /// for the methods to say.
     pub fn options(&self) -> Result<Vec<(String, String)>> {
         let mut options: Vec<(String, String)> = Vec::new();
         let mut put = |key: &str, value: String| options.push((key.into(), value));
-        put("method", self.method()?.into());
         put("rank", self.rank.to_string());
-        put("alpha", self.alpha.unwrap_or(8.0).to_string());
+        if let Some(alpha) = self.alpha {
+            put("alpha", alpha.to_string());
+        }
         put("targets", self.targets.to_selector());
         if let Some(exclude) = &self.exclude {
             put("exclude", exclude.to_selector());
@@ -143,9 +121,6 @@ impl Config {
         }
         for (pattern, alpha) in &self.alpha_pattern {
             put("alpha-pattern", format!("{}={alpha}", selector(pattern)));
-        }
-        if self.use_rslora {
-            put("rslora", "true".into());
         }
         Ok(options)
     }
@@ -168,7 +143,6 @@ mod tests {
     #[test]
     fn features_are_refused_by_name() {
         for feature in [
-            r#""use_dora": true"#,
             r#""bias": "all""#,
             r#""modules_to_save": ["classifier"]"#,
             r#""lora_bias": true"#,
@@ -193,26 +167,16 @@ mod tests {
     }
 
     #[test]
-    fn other_methods_are_refused() {
-        let error = Config::parse(r#"{"peft_type": "IA3", "r": 8, "target_modules": ["q"]}"#).unwrap_err();
-        assert_eq!(error.code, Code::ADAPTER_FEATURE);
-        assert!(error.message.contains("`IA3`"));
-    }
-
-    #[test]
     fn options_are_in_the_spelling_of_the_command_line() {
         let mut config = Config::new("LORA", 4, Targets::List(vec!["query".into(), "key".into()]));
-        config.use_rslora = true;
         config.rank_pattern.insert("0.query".into(), 2);
         config.rank_pattern.insert("(1|2).query".into(), 3);
         let options = config.options().unwrap();
         let of = |key: &str| -> Vec<&str> {
             options.iter().filter(|(k, _)| k == key).map(|(_, v)| v.as_str()).collect()
         };
-        assert_eq!(of("method"), ["lora"]);
-        assert_eq!(of("alpha"), ["8"]);
+        assert_eq!((of("rank"), of("alpha")), (vec!["4"], vec![]));
         assert_eq!(of("targets"), ["query,key"]);
         assert_eq!(of("rank-pattern"), [r"re:(.*\.)?((1|2).query)=3", "0.query=2"]);
-        assert_eq!(of("rslora"), ["true"]);
     }
 }

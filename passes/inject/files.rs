@@ -1,0 +1,150 @@
+//! How weights are called and laid out in adapter files.
+use super::Method;
+use graft_ir::{Code, Error, Result, Tensor};
+
+/// How a weight is called and laid out in adapter files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileForm {
+    /// The weight.
+    pub role: &'static str,
+    /// What follows the module path and a dot in the file's key. A `{}` stands for the index along the weight's first
+    /// axis: each slice is a tensor of its own.
+    pub suffix: &'static str,
+    /// Other suffixes that are read in its place.
+    pub aliases: &'static [&'static str],
+    /// Whether the last two axes are exchanged in the file.
+    pub is_transposed: bool,
+}
+
+impl FileForm {
+    /// A weight that lies in the file as it is.
+    pub const fn plain(role: &'static str, suffix: &'static str) -> FileForm {
+        FileForm { role, suffix, aliases: &[], is_transposed: false }
+    }
+    /// A weight whose last two axes are exchanged in the file.
+    pub const fn transposed(role: &'static str, suffix: &'static str) -> FileForm {
+        FileForm { is_transposed: true, ..FileForm::plain(role, suffix) }
+    }
+    /// Other suffixes that are read.
+    pub const fn or(self, aliases: &'static [&'static str]) -> FileForm {
+        FileForm { aliases, ..self }
+    }
+    /// The suffixes of a weight's tensors in the file, and the sizes of each.
+    pub fn expected(&self, dims: &[usize]) -> Vec<(String, Vec<usize>)> {
+        let mut each = dims.to_vec();
+        let n = if self.is_split() && !each.is_empty() { each.remove(0) } else { 1 };
+        if let ([.., rows, columns], true) = (&mut each[..], self.is_transposed) {
+            std::mem::swap(rows, columns);
+        }
+        (0..n).map(|i| (self.suffix.replace("{}", &i.to_string()), each.clone())).collect()
+    }
+    /// The module path and the suffix (as it is written) of a key that is of this form.
+    pub(super) fn split<'k>(&self, key: &'k str) -> Option<(&'k str, String)> {
+        let named = |suffix: &str| key.strip_suffix(suffix)?.strip_suffix('.');
+        let exact = || std::iter::once(&self.suffix).chain(self.aliases).find_map(|s| named(s));
+        let Some((before, after)) = self.suffix.split_once("{}") else {
+            return Some((exact()?, self.suffix.into()));
+        };
+        let (module, index) = key.strip_suffix(after)?.rsplit_once(before)?;
+        let index: usize = index.parse().ok()?;
+        Some((module.strip_suffix('.')?, self.suffix.replace("{}", &index.to_string())))
+    }
+    /// The tensors of a weight as files have them, by suffix.
+    pub fn to_files(&self, weight: &Tensor) -> Result<Vec<(String, Tensor)>> {
+        let suffixes = self.expected(weight.dims()).into_iter().map(|(suffix, _)| suffix);
+        let slices = if self.is_split() { slices(weight)? } else { vec![weight.clone()] };
+        let slices = slices.iter().map(|t| if self.is_transposed { transposed(t) } else { Ok(t.clone()) });
+        suffixes.zip(slices).map(|(suffix, slice)| Ok((suffix, slice?))).collect()
+    }
+    /// The weight of its tensors in a file, in order.
+    pub fn to_weight(&self, files: &[&Tensor]) -> Result<Tensor> {
+        let slices = files.iter().map(|t| if self.is_transposed { transposed(t) } else { Ok((*t).clone()) });
+        let slices = slices.collect::<Result<Vec<Tensor>>>()?;
+        match &slices[..] {
+            [one] if !self.is_split() => Ok(one.clone()),
+            many => stacked(many),
+        }
+    }
+    fn is_split(&self) -> bool {
+        self.suffix.contains("{}")
+    }
+}
+
+/// The suffixes of all tensors in a method's files, for messages.
+pub(super) fn suffixes(method: &Method) -> String {
+    let mut all: Vec<&str> = method.variants.iter().flat_map(|v| v.files).map(|form| form.suffix).collect();
+    all.dedup();
+    format!("`{}`", all.join("`, `"))
+}
+
+/// The last two axes exchanged, bit by bit.
+fn transposed(tensor: &Tensor) -> Result<Tensor> {
+    let size = tensor.dtype().bits() / 8;
+    let (&[ref leading @ .., rows, columns], true) = (tensor.dims(), size > 0) else {
+        let message = format!("expected a matrix of whole bytes, found {:?}", tensor.dims());
+        return Err(Error::new(Code::ADAPTER_FIT, message));
+    };
+    let data = tensor.data();
+    let mut out = Vec::with_capacity(data.len());
+    for matrix in data.chunks_exact((rows * columns * size).max(1)) {
+        for (column, row) in (0..columns).flat_map(|c| (0..rows).map(move |r| (c, r))) {
+            let at = (row * columns + column) * size;
+            out.extend_from_slice(&matrix[at..at + size]);
+        }
+    }
+    let dims = leading.iter().copied().chain([columns, rows]).collect();
+    Tensor::new(tensor.dtype(), dims, out.into())
+}
+
+/// The slices along the first axis.
+fn slices(tensor: &Tensor) -> Result<Vec<Tensor>> {
+    let Some((&n, rest)) = tensor.dims().split_first() else {
+        return Err(Error::new(Code::ADAPTER_FIT, "expected a stack of tensors, found a scalar"));
+    };
+    let length = tensor.data().len().checked_div(n).unwrap_or(0);
+    let slice =
+        |i| Tensor::new(tensor.dtype(), rest.to_vec(), tensor.data().slice(i * length..(i + 1) * length));
+    (0..n).map(slice).collect()
+}
+
+/// Tensors of one shape behind each other along a new first axis.
+fn stacked(slices: &[Tensor]) -> Result<Tensor> {
+    let differ = || Error::new(Code::ADAPTER_FIT, "the tensors of one weight differ in size or type");
+    let first = slices.first().ok_or_else(differ)?;
+    if slices.iter().any(|t| t.dims() != first.dims() || t.dtype() != first.dtype()) {
+        return Err(differ());
+    }
+    let dims = [&[slices.len()], first.dims()].concat();
+    let data: Vec<u8> = slices.iter().flat_map(|t| t.data().iter().copied()).collect();
+    Tensor::new(first.dtype(), dims, data.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_is_several_matrices_in_a_file() {
+        let form = FileForm::transposed("b", "lora_B{}.weight");
+        let weight = Tensor::f32(&[2, 1, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let files = form.to_files(&weight).unwrap();
+        assert_eq!(files[0], ("lora_B0.weight".into(), Tensor::f32(&[3, 1], &[1.0, 2.0, 3.0])));
+        assert_eq!(form.expected(&[2, 1, 3])[1], ("lora_B1.weight".into(), vec![3, 1]));
+        assert_eq!(form.to_weight(&[&files[0].1, &files[1].1]).unwrap(), weight);
+        assert_eq!(form.split("a.b.lora_B12.weight"), Some(("a.b", "lora_B12.weight".into())));
+        assert_eq!(form.split("a.b.lora_B.weight"), None);
+        assert!(form.to_weight(&[&files[0].1, &weight]).is_err());
+    }
+
+    #[test]
+    fn a_matrix_is_turned_and_turned_back() {
+        let form = FileForm::transposed("a", "lora_A.weight");
+        let weight = Tensor::f32(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let [(suffix, file)] = &form.to_files(&weight).unwrap()[..] else { panic!("one tensor") };
+        assert_eq!((suffix.as_str(), file.dims()), ("lora_A.weight", &[3, 2][..]));
+        assert_eq!(form.to_weight(&[file]).unwrap(), weight);
+        let other = FileForm::plain("d", "miss_block").or(&["bone_block"]);
+        assert_eq!(other.split("q.bone_block"), Some(("q", "miss_block".into())));
+        assert_eq!(other.split("bone_block"), None);
+    }
+}
