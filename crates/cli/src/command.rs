@@ -28,6 +28,7 @@ macro_rules! commands {
 
 commands! {
     bench Bench;
+    demo Demo;
     inject Inject;
     inspect Inspect;
     merge Merge;

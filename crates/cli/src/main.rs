@@ -5,6 +5,7 @@ mod command;
 mod feeds;
 mod model;
 mod progress;
+mod sample;
 mod ui;
 
 use clap::Parser;

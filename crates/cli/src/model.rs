@@ -7,8 +7,7 @@ use std::path::Path;
 /// Loads a model, infers its types and warns of what a user should know.
 pub(crate) fn load(path: &Path, ui: &Ui) -> Result<Model> {
     let place = || format!("model `{}`", path.display());
-    let mut model = graft_onnx::load(path).map_err(|e| e.at(place()))?;
-    infer::infer(&mut model.graph).map_err(|e| e.at(place()))?;
+    let model = graft_onnx::load(path).and_then(with_types).map_err(|e| e.at(place()))?;
     for line in &model.warnings {
         ui.warn(&format!("{}: {line}", path.display()));
     }
@@ -20,6 +19,12 @@ pub(crate) fn load(path: &Path, ui: &Ui) -> Result<Model> {
             broken.join("`, `")
         ));
     }
+    Ok(model)
+}
+
+/// The model with the types of all its values.
+pub(crate) fn with_types(mut model: Model) -> Result<Model> {
+    infer::infer(&mut model.graph)?;
     Ok(model)
 }
 

@@ -4,32 +4,41 @@ use graft_train::{Evaluation, Observer, StepMetrics};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::ops::ControlFlow;
 
-/// Lines about single steps are written at most this often over a run without a terminal.
-const LINES: u64 = 20;
-
 /// Shows a run to the user.
-pub(crate) struct Progress<'a> {
-    ui: &'a Ui,
+pub(crate) struct Progress {
+    /// For the steps.
+    ui: Ui,
+    /// For everything else.
+    notes: Ui,
     bar: ProgressBar,
+    /// Without a terminal, lines about single steps are written at most this often over a run.
+    lines: u64,
     total: u64,
 }
 
-impl Progress<'_> {
-    pub(crate) fn new(ui: &Ui) -> Progress<'_> {
+impl Progress {
+    pub(crate) fn new(ui: &Ui) -> Progress {
+        Progress::with(*ui, *ui, 20)
+    }
+    /// One that leaves it to the caller to say what the run is about and how it ended.
+    pub(crate) fn terse(ui: &Ui) -> Progress {
+        Progress::with(*ui, ui.quieter(), 5)
+    }
+    fn with(ui: Ui, notes: Ui, lines: u64) -> Progress {
         let target =
             if ui.draws_progress() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Progress { ui, bar: ProgressBar::with_draw_target(None, target), total: 0 }
+        Progress { ui, notes, bar: ProgressBar::with_draw_target(None, target), lines, total: 0 }
     }
     /// Takes the bar away.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }
     fn line(&self, text: &str) {
-        self.bar.suspend(|| self.ui.say(text));
+        self.bar.suspend(|| self.notes.say(text));
     }
 }
 
-impl Observer for Progress<'_> {
+impl Observer for Progress {
     fn note(&mut self, line: &str) {
         self.line(line);
     }
@@ -54,7 +63,7 @@ impl Observer for Progress<'_> {
         let text = format!("loss {:.4} · {rate} tokens/s", metrics.loss);
         self.bar.set_position(metrics.step);
         self.bar.set_message(text.clone());
-        let every = self.total.div_ceil(LINES).max(1);
+        let every = self.total.div_ceil(self.lines).max(1);
         if self.bar.is_hidden() && (metrics.step.is_multiple_of(every) || metrics.step == self.total) {
             self.ui.say(&format!("step {}/{} · {text}", metrics.step, self.total));
         }

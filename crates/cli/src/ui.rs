@@ -17,6 +17,7 @@ pub(crate) enum Color {
 }
 
 /// Where commands write.
+#[derive(Clone, Copy)]
 pub(crate) struct Ui {
     quiet: bool,
     verbose: bool,
@@ -33,6 +34,10 @@ impl Ui {
         };
         let (out, err) = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
         Ui { quiet, verbose, color_out: wanted(out), color_err: wanted(err) }
+    }
+    /// One that says only under `--verbose` what is usually said.
+    pub(crate) fn quieter(self) -> Ui {
+        Ui { quiet: self.quiet || !self.verbose, ..self }
     }
     /// Whether progress may be drawn: on a terminal, and not under `--quiet`.
     pub(crate) fn draws_progress(&self) -> bool {

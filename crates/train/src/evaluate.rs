@@ -1,14 +1,30 @@
 //! Evaluation: the mean loss and the accuracy over a dataset, with the weights of the moment.
 use crate::{
+    config::Config,
     data::Dataset,
-    graphs::Graphs,
+    graphs,
     metrics::Evaluation,
+    observer::Observer,
     order::{Order, batches},
+    prepare::read_data,
     stepper::{Batch, roles, run, scalar_of},
 };
 use graft_exec::{Options, Session};
-use graft_ir::{Result, Tensor};
+use graft_ir::{Code, Error, Graph, Result, Tensor};
 use std::collections::BTreeMap;
+
+/// Evaluates a model as it is on `config.eval`: no adapter is put on it, and those that it has stay. The step is 0.
+///
+/// # Errors
+/// [`Code::USAGE`] without evaluation data; whatever the loss and the data ask for.
+pub fn evaluate(model: &Graph, config: &Config, observer: &mut dyn Observer) -> Result<Evaluation> {
+    let none = || Error::new(Code::USAGE, "there is no data to evaluate on");
+    let path = config.eval.as_ref().ok_or_else(none)?;
+    let graph = graphs::without_adapter(model, config, observer)?;
+    let data = read_data(path, &graphs::schema(&graph, &config.loss)?, config, observer)?;
+    let options = Options { threads: config.threads, ..Options::default() };
+    Evaluator::new(&graph, data, config.batch, &config.loss, &options)?.run(&BTreeMap::new(), 0)
+}
 
 /// An evaluation dataset and the session that runs it.
 pub(crate) struct Evaluator {
@@ -24,18 +40,17 @@ pub(crate) struct Evaluator {
 }
 
 impl Evaluator {
-    /// A session for the model up to the loss.
+    /// A session for `graph`, a model up to the loss.
     pub(crate) fn new(
-        graphs: &Graphs,
+        graph: &Graph,
         data: Dataset,
         batch: usize,
         loss: &str,
         options: &Options,
     ) -> Result<Evaluator> {
-        let graph = graphs.evaluation();
-        let mut roles = roles(&graph)?;
+        let mut roles = roles(graph)?;
         Ok(Evaluator {
-            session: Session::new(&graph, &[], options)?,
+            session: Session::new(graph, &[], options)?,
             data,
             batch,
             loss: roles.remove("loss").unwrap_or_default(),

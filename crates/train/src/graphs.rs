@@ -42,6 +42,13 @@ pub fn training_stages(config: &Config) -> Vec<Stage> {
     vec![Stage::new("grad"), optimizer, Stage::new("fuse")]
 }
 
+/// A model up to its loss as it is: no adapter is put on it.
+pub(crate) fn without_adapter(model: &Graph, config: &Config, observer: &mut dyn Observer) -> Result<Graph> {
+    let mut stages = forward_stages(config, &Options::default());
+    stages.retain(|stage| stage.name != "inject");
+    run(&stages, model, None, config.seed, observer)
+}
+
 /// Runs `stages` on `graph` with the kernels of the CPU.
 fn run(
     stages: &[Stage],
@@ -96,28 +103,6 @@ impl Graphs {
         graph
     }
 
-    /// What is to be fed, besides the scalars and the state.
-    pub(crate) fn schema(&self, loss: &str) -> Result<Schema> {
-        let graph = &self.forward;
-        let label = io::role(graph, "label")?;
-        let params: HashSet<Value> = graph.params.iter().copied().collect();
-        let mut inputs = Vec::new();
-        for &v in graph.inputs.iter().filter(|v| Some(**v) != label && !params.contains(v)) {
-            let name = graph.name(v).to_string();
-            let unknown =
-                || Error::new(Code::DATA, format!("the type of the model's input `{name}` is not known"));
-            let ty = graph[v].ty.clone().ok_or_else(unknown)?;
-            inputs.push(Input { vocabulary: vocabulary(graph, v), name, ty });
-        }
-        let label = label.map(|v| {
-            let ty = graph[v].ty.clone();
-            let unknown = || Error::new(Code::LABEL, "the type of the label is not known");
-            let classes = if loss == "cross-entropy" { classes(graph)? } else { None };
-            Ok(Label { name: graph.name(v).to_string(), ty: ty.ok_or_else(unknown)?, classes })
-        });
-        Ok(Schema { inputs, label: label.transpose()? })
-    }
-
     /// What the state holds before the first step.
     pub(crate) fn initial_state(&self) -> Result<BTreeMap<String, Tensor>> {
         Ok(optimizer::initial_state(&self.update)?.into_iter().collect())
@@ -153,6 +138,27 @@ fn refuse_drawn(graph: &Graph) -> Result<()> {
     let message =
         format!("training with method `{method}` draws `{role}` anew in each step, which is not supported");
     Err(Error::new(Code::SETTING, message).help(format!("hold it fixed: `--set {role}=…`")))
+}
+
+/// What `graph`, a model up to its loss, is to be fed with, besides the scalars and the state.
+pub(crate) fn schema(graph: &Graph, loss: &str) -> Result<Schema> {
+    let label = io::role(graph, "label")?;
+    let params: HashSet<Value> = graph.params.iter().copied().collect();
+    let mut inputs = Vec::new();
+    for &v in graph.inputs.iter().filter(|v| Some(**v) != label && !params.contains(v)) {
+        let name = graph.name(v).to_string();
+        let unknown =
+            || Error::new(Code::DATA, format!("the type of the model's input `{name}` is not known"));
+        let ty = graph[v].ty.clone().ok_or_else(unknown)?;
+        inputs.push(Input { vocabulary: vocabulary(graph, v), name, ty });
+    }
+    let label = label.map(|v| {
+        let ty = graph[v].ty.clone();
+        let unknown = || Error::new(Code::LABEL, "the type of the label is not known");
+        let classes = if loss == "cross-entropy" { classes(graph)? } else { None };
+        Ok(Label { name: graph.name(v).to_string(), ty: ty.ok_or_else(unknown)?, classes })
+    });
+    Ok(Schema { inputs, label: label.transpose()? })
 }
 
 /// The size of the last axis of the logits.

@@ -22,6 +22,7 @@ mod state;
 mod stepper;
 
 pub use config::{Config, Duration};
+pub use evaluate::evaluate;
 pub use graphs::{fill_head, forward_stages, training_stages};
 pub use init::Init;
 pub use metrics::{Evaluation, StepMetrics};

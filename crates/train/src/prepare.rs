@@ -5,7 +5,7 @@ use crate::{
     estimate,
     evaluate::Evaluator,
     folder::digest,
-    graphs::Graphs,
+    graphs::{Graphs, schema},
     init::Init,
     observer::Observer,
     order::Stream,
@@ -47,7 +47,7 @@ impl Prepared {
         let head = head.filter(|_| config.head.is_some());
         let graphs = Graphs::new(base, config, &inject, adapter, head, observer)?;
         let outputs = Outputs::new(base, &graphs.forward, &inject, init.as_ref().map(|i| &i.adapter.config))?;
-        let schema = graphs.schema(&config.loss)?;
+        let schema = schema(&graphs.forward, &config.loss)?;
         let data = read_data(&config.data, &schema, config, observer)?;
 
         let mut settings = config.settings(&inject);
@@ -63,7 +63,7 @@ impl Prepared {
         let evaluator = match &config.eval {
             Some(path) => {
                 let rows = read_data(path, &schema, config, observer)?;
-                Some(Evaluator::new(&graphs, rows, config.batch, &config.loss, &options)?)
+                Some(Evaluator::new(&graphs.evaluation(), rows, config.batch, &config.loss, &options)?)
             }
             None => None,
         };
@@ -146,7 +146,13 @@ fn read_init(dir: &Path, observer: &mut dyn Observer) -> Result<Start> {
     Ok(Start { adapter, head })
 }
 
-fn read_data(path: &Path, schema: &Schema, config: &Config, observer: &mut dyn Observer) -> Result<Dataset> {
+/// The rows of a file, as the command's flags say how to read them.
+pub(crate) fn read_data(
+    path: &Path,
+    schema: &Schema,
+    config: &Config,
+    observer: &mut dyn Observer,
+) -> Result<Dataset> {
     let text = config.tokenizer.as_ref().map(|tokenizer| Text {
         tokenizer,
         field: &config.text,

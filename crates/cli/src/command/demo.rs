@@ -1,0 +1,200 @@
+//! `graft demo`: the whole path on a small model and a corpus that are built in.
+mod corpus;
+mod report;
+
+use crate::{
+    command::{
+        inject::{apply, read_adapter},
+        run::Machine,
+        verify,
+    },
+    model,
+    progress::Progress,
+    sample::Sampler,
+    ui::Ui,
+};
+use bytes::Bytes;
+use corpus::{CONTEXT, Corpus, rows};
+use graft_exec::Session;
+use graft_ir::{Code, Error, Graph, Result};
+use graft_onnx::{Model, SaveOptions, atomic_write};
+use graft_passes::Options;
+use graft_train::{Config, Curve, Duration, Silent};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+/// The language model; its source stands in `crates/cli/demo/README.md`.
+const WHALE: &[u8] = include_bytes!("../../demo/whale.onnx");
+/// What the model before and the model after are asked to continue.
+const PROMPT: &str = "The people of ";
+/// Bytes that follow the prompt.
+const SAMPLE: u64 = 280;
+/// Rows of a batch.
+const BATCH: usize = 16;
+/// The highest learning rate.
+const LEARNING_RATE: f64 = 5e-3;
+/// The largest max|a−b| / max|a| between the adapted and the merged model.
+const TOLERANCE: f64 = 1e-4;
+
+/// Adapt a language model that is built in: inject, train, merge, verify
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The folder that receives models, data, adapter and curve
+    #[arg(long, default_value = "graft-demo")]
+    out: PathBuf,
+    /// Replace what an earlier demo left in --out
+    #[arg(long)]
+    force: bool,
+    /// The adapter method; `graft methods` lists them
+    #[arg(long, default_value = "lora")]
+    method: String,
+    /// Training steps
+    #[arg(long, default_value_t = 300)]
+    steps: u64,
+    /// The seed of everything random
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+/// What the demo writes.
+struct Files {
+    base: PathBuf,
+    train: PathBuf,
+    held_out: PathBuf,
+    /// The folder of the training run.
+    adapter: PathBuf,
+    adapted: PathBuf,
+    merged: PathBuf,
+}
+
+impl Files {
+    fn new(out: &Path) -> Files {
+        Files {
+            base: out.join("whale.onnx"),
+            train: out.join("train.safetensors"),
+            held_out: out.join("held-out.safetensors"),
+            adapter: out.join("adapter"),
+            adapted: out.join("adapted.onnx"),
+            merged: out.join("merged.onnx"),
+        }
+    }
+}
+
+/// How a model does on the corpus.
+struct Assessment {
+    /// The mean loss on what was held out, in nats a byte.
+    loss: f64,
+    /// What it says.
+    sample: String,
+}
+
+impl Args {
+    pub(crate) fn run(self, ui: &mut Ui) -> Result<()> {
+        let files = Files::new(&self.out);
+        let config = self.config(&files);
+        config.check()?;
+        let quiet = ui.quieter();
+        let base = model::with_types(graft_onnx::decode(Bytes::from_static(WHALE), None)?)?;
+        // What cannot be injected or merged is refused before anything is written.
+        let fresh = apply("inject", self.method(), &base.graph, None, self.seed, &quiet)?;
+        apply("merge", Options::default(), &fresh, None, self.seed, &quiet)?;
+        let corpus = Corpus::new();
+        self.write_data(&files, &corpus)?;
+        ui.out(&report::introduction(&base.graph, &fresh, &corpus)?)?;
+
+        let before = self.assess(&base.graph, &config)?;
+        let adapted_loss = self.train(&base, &config, ui)?;
+        let (options, trained) = read_adapter(&files.adapter, ui)?;
+        let adapted = apply("inject", options.clone(), &base.graph, Some(&trained), self.seed, &quiet)?;
+        let merged = apply("merge", options, &base.graph, Some(&trained), self.seed, &quiet)?;
+        let after = self.assess(&merged, &config)?;
+        ui.out(&report::losses(before.loss, adapted_loss, after.loss))?;
+        ui.out(&report::samples(&before.sample, &after.sample, ui))?;
+
+        ui.out("\nmerged.onnx against adapted.onnx, on text that was held out\n")?;
+        let feeds = [("input_ids".to_string(), rows(&corpus.held_out[..8 * CONTEXT]))];
+        verify::report(&verify::compare(&adapted, &merged, &feeds)?, TOLERANCE, false, ui)?;
+        self.save(&adapted, &base, &files.adapted)?;
+        self.save(&merged, &base, &files.merged)?;
+        ui.out(&report::farewell(&files, &self.out))
+    }
+
+    /// The adapter, with the method's own defaults.
+    fn method(&self) -> Options {
+        Options::default().with("method", &self.method)
+    }
+
+    fn config(&self, files: &Files) -> Config {
+        Config {
+            inject: self.method(),
+            eval: Some(files.held_out.clone()),
+            duration: Duration::Steps(self.steps),
+            batch: BATCH,
+            lr: LEARNING_RATE,
+            schedule: Curve::Cosine,
+            warmup: 0.05,
+            eval_every: Some(self.steps.div_ceil(5).max(1)),
+            seed: self.seed,
+            device: self.machine.device.clone(),
+            precision: self.machine.precision.clone(),
+            threads: self.machine.threads,
+            force: self.force,
+            ..Config::new(&files.train, &files.adapter, "causal-lm")
+        }
+    }
+
+    /// Makes the folder, and puts model and data into it.
+    fn write_data(&self, files: &Files, corpus: &Corpus) -> Result<()> {
+        let failed = |e: std::io::Error| {
+            Error::new(Code::IO, format!("the folder cannot be used: {e}")).at(self.out.display().to_string())
+        };
+        fs::create_dir_all(&self.out).map_err(failed)?;
+        if !self.force && fs::read_dir(&self.out).map_err(failed)?.next().is_some() {
+            let message = format!("`{}` is not empty", self.out.display());
+            let help = "`--force` replaces what an earlier demo left there; `--out` names another folder";
+            return Err(Error::new(Code::EXISTS, message).help(help));
+        }
+        atomic_write(&files.base, WHALE)?;
+        for (path, text) in [(&files.train, corpus.train), (&files.held_out, corpus.held_out)] {
+            graft_adapter::tensors::write(path, &BTreeMap::from([("input_ids".to_string(), rows(text))]))?;
+        }
+        Ok(())
+    }
+
+    /// Trains the adapter; its loss on what was held out.
+    fn train(&self, base: &Model, config: &Config, ui: &Ui) -> Result<f64> {
+        let start = Instant::now();
+        let mut progress = Progress::terse(ui);
+        let report = graft_train::run(base, config, &mut progress);
+        progress.finish();
+        let begins_anew = |e: Error| match e.code == Code::INTERRUPTED {
+            true => e.help("`graft demo --force` begins anew"),
+            false => e,
+        };
+        let report = report.map_err(begins_anew)?;
+        ui.out(&report::training(report.steps, start.elapsed().as_secs_f64()))?;
+        Ok(report.evaluation.map_or(f64::NAN, |e| e.eval_loss))
+    }
+
+    /// Evaluates a model as it is, and lets it speak.
+    fn assess(&self, graph: &Graph, config: &Config) -> Result<Assessment> {
+        let loss = graft_train::evaluate(graph, config, &mut Silent)?.eval_loss;
+        let session = Session::new(graph, &[], &self.machine.options(false)?)?;
+        // The last position had nothing to predict when the model was made.
+        let mut sampler =
+            Sampler { session, context: CONTEXT - 1, temperature: 0.5, top_k: 40, seed: self.seed };
+        let sample = corpus::text(&sampler.continued(&corpus::tokens(PROMPT), SAMPLE)?);
+        Ok(Assessment { loss, sample })
+    }
+
+    fn save(&self, graph: &Graph, base: &Model, path: &Path) -> Result<()> {
+        let options = SaveOptions { force: self.force, ..SaveOptions::default() };
+        graft_onnx::save(graph, Some(base), path, &options)
+    }
+}
