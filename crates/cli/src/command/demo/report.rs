@@ -28,8 +28,7 @@ pub(super) fn introduction(base: &Graph, fresh: &Graph, corpus: &Corpus) -> Resu
 
 /// How long the training took.
 pub(super) fn training(steps: u64, seconds: f64) -> String {
-    let rate = ui::thousands((steps as f64 * (BATCH * CONTEXT) as f64 / seconds.max(1e-9)) as u64);
-    format!("training  {steps} steps of {BATCH} × {CONTEXT} bytes in {seconds:.1} s, {rate} bytes/s\n")
+    format!("training  {steps} steps of {BATCH} × {CONTEXT} bytes in {seconds:.1} s\n")
 }
 
 /// The losses on what was held out.
