@@ -28,6 +28,7 @@ macro_rules! commands {
 
 commands! {
     bench Bench;
+    caps Caps;
     inject Inject;
     inspect Inspect;
     merge Merge;
