@@ -180,7 +180,7 @@ fn backward(
 ) -> Result<Vec<Option<Value>>> {
     let opset = b.graph.opset(node.domain_and_name().0).unwrap_or(1);
     let Some(def) = ops::lookup(&node.op, opset) else { return calls::backward(node, dy, needs, b) };
-    let Vjp::Rule(rule) = def.vjp else { return Ok(Vec::new()) };
+    let Some(rule) = def.vjp.rule() else { return Ok(Vec::new()) };
     rule(&mut Backward { b, node, opset, dy, needs })
 }
 

@@ -21,6 +21,7 @@ pub mod rewrite;
 pub mod selector;
 pub mod sweep;
 pub mod target;
+pub mod upgrade;
 
 pub use options::Options;
 pub use pipeline::{Stage, Step};
@@ -55,6 +56,7 @@ pub const ALL: &[Pass] = &[
     merge::PASS,
     optimizer::PASS,
     sweep::PASS,
+    upgrade::PASS,
 ];
 
 /// What a pass may use besides the graph and its options.

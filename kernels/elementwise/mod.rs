@@ -63,6 +63,37 @@ fn gelu(call: &mut Call<'_>) -> Result<()> {
     if tanh { cpu::map(call, math::gelu_tanh) } else { cpu::map(call, math::gelu) }
 }
 
+fn leaky_relu(call: &mut Call<'_>) -> Result<()> {
+    let alpha = call.node.float("alpha")?.map_or(0.01, f64::from);
+    cpu::map(call, move |x| if x < 0.0 { (alpha * f64::from(x)) as f32 } else { x })
+}
+
+/// `ln(1 + e^x)`, without overflow.
+fn softplus(x: f32) -> f32 {
+    let x = f64::from(x);
+    (x.max(0.0) + (-x.abs()).exp().ln_1p()) as f32
+}
+
+/// The bounds are attributes before opset 11; NaN stays.
+fn clip(call: &mut Call<'_>) -> Result<()> {
+    let bound = |i: usize, attr: &str| match call.get(i) {
+        Some(_) => call.scalar(i).map(Some),
+        None => call.node.float(attr),
+    };
+    let (low, high) = (bound(1, "min")?, bound(2, "max")?);
+    let (low, high) = (low.unwrap_or(f32::NEG_INFINITY), high.unwrap_or(f32::INFINITY));
+    cpu::map(call, move |x| {
+        let raised = if x < low { low } else { x };
+        if raised > high { high } else { raised }
+    })
+}
+
+/// Numbers with bounds of the same type, where these are operands.
+fn bounded(node: &Node, types: &[Option<Type>]) -> bool {
+    let fits = |i: usize| node.input(i).is_none() || dtype(types, i) == Some(DType::Float);
+    floats(types, 1) && fits(1) && fits(2)
+}
+
 pub(crate) const KERNELS: &[Kernel] = &[
     unary("Abs", |c| cpu::map(c, f32::abs)),
     unary("Ceil", |c| cpu::map(c, f32::ceil)),
@@ -71,18 +102,24 @@ pub(crate) const KERNELS: &[Kernel] = &[
     unary("Exp", |c| cpu::map(c, math::exp)),
     unary("Floor", |c| cpu::map(c, f32::floor)),
     unary("Gelu", gelu),
+    Kernel::new("IsNaN", |_, t| floats(t, 1), |c| cpu::unary(c, |x: f32| u8::from(x.is_nan())))
+        .strided(Operands::All),
+    unary("LeakyRelu", leaky_relu),
     unary("Log", |c| cpu::map(c, |x| f64::from(x).ln() as f32)),
     unary("Neg", |c| cpu::map(c, |x| -x)),
     unary("Reciprocal", |c| cpu::map(c, |x| 1.0 / x)),
     unary("Relu", |c| cpu::map(c, |x| if x < 0.0 { 0.0 } else { x })),
     unary("Round", |c| cpu::map(c, f32::round_ties_even)),
     unary("Sigmoid", |c| cpu::map(c, math::sigmoid)),
+    unary("Sign", |c| cpu::map(c, |x| if x == 0.0 || x.is_nan() { x } else { x.signum() })),
     unary("Sin", |c| cpu::map(c, |x| f64::from(x).sin() as f32)),
+    unary("Softplus", |c| cpu::map(c, softplus)),
     unary("Sqrt", |c| cpu::map(c, f32::sqrt)),
     unary("Tanh", |c| cpu::map(c, math::tanh)),
     unary("graft.Gelu", |c| cpu::map(c, math::gelu)),
     unary("graft.GeluTanh", |c| cpu::map(c, math::gelu_tanh)),
     unary("graft.Silu", |c| cpu::map(c, math::silu)),
+    Kernel::new("Clip", bounded, clip).strided(Operands::Only(&[0])).in_place(&[(0, 0)]),
     arithmetic("Add", |c| cpu::arithmetic(c, cpu::Arithmetic::Add)),
     arithmetic("Sub", |c| cpu::arithmetic(c, cpu::Arithmetic::Sub)),
     arithmetic("Mul", |c| cpu::arithmetic(c, cpu::Arithmetic::Mul)),

@@ -6,18 +6,22 @@ use crate::{
 use bytemuck::Pod;
 use graft_ir::{Code, DType, Error, Result};
 
-/// The indices as positions along an axis of `size`; negative ones count from the end.
-fn positions(view: &View<'_>, size: usize) -> Result<Vec<usize>> {
-    let wide: Vec<i64> = match view.dtype {
-        DType::Int32 => view.elements::<i32>().iter().map(|&i| i64::from(i)).collect(),
-        _ => view.elements::<i64>().to_vec(),
-    };
+/// The indices of a tensor as positions along an axis of `size`.
+fn positions_in(view: &View<'_>, size: usize) -> Result<Vec<usize>> {
+    match view.dtype {
+        DType::Int32 => positions(view.elements::<i32>().iter().map(|&i| i64::from(i)), size),
+        _ => positions(view.elements::<i64>().iter().copied(), size),
+    }
+}
+
+/// Indices as positions along an axis of `size`; negative ones count from the end.
+pub(super) fn positions(indices: impl Iterator<Item = i64>, size: usize) -> Result<Vec<usize>> {
     let resolve = |i: i64| {
         let at = if i < 0 { i + size as i64 } else { i };
         let outside = || Error::new(Code::VALUE, format!("index {i} is outside of an axis of size {size}"));
         usize::try_from(at).ok().filter(|&at| at < size).ok_or_else(outside)
     };
-    wide.into_iter().map(resolve).collect()
+    indices.map(resolve).collect()
 }
 
 /// Slices of `data` along `axis`, one for each index.
@@ -25,7 +29,7 @@ pub(super) fn gather(call: &mut Call<'_>) -> Result<()> {
     let (data, index, out) = (call.input(0)?, call.input(1)?, call.output(0)?);
     let at = axis(call.node.int("axis")?.unwrap_or(0), data.dims.len())?;
     let size = data.dims[at];
-    let positions = positions(&index, size)?;
+    let positions = positions_in(&index, size)?;
     let block = data.dims[at + 1..].iter().product::<usize>() * data.dtype.bits() / 8;
     if block == 0 || positions.is_empty() {
         return Ok(());
@@ -49,7 +53,7 @@ pub(super) fn gather_grad(call: &mut Call<'_>) -> Result<()> {
     let (dy, index, out) = (call.input(0)?, call.input(1)?, call.output(0)?);
     let at = axis(call.node.int("axis")?.unwrap_or(0), out.dims.len())?;
     let (size, block) = (out.dims[at], out.dims[at + 1..].iter().product::<usize>());
-    let positions = positions(&index, size)?;
+    let positions = positions_in(&index, size)?;
     let (n, dy, out) = (positions.len(), dy.elements::<f32>(), out.elements::<f32>());
     // The readers of one slice side by side, each slice's in the order of the indices.
     let mut readers: Vec<usize> = (0..n).collect();
@@ -82,7 +86,7 @@ pub(super) fn gather_elements(call: &mut Call<'_>) -> Result<()> {
 fn gather_elements_typed<T: Pod + Send + Sync>(call: &mut Call<'_>) -> Result<()> {
     let (data, index, out) = (call.input(0)?, call.input(1)?, call.output(0)?);
     let at = axis(call.node.int("axis")?.unwrap_or(0), data.dims.len())?;
-    let positions = positions(&index, data.dims[at])?;
+    let positions = positions_in(&index, data.dims[at])?;
     let (from, dims) = (data.elements::<T>(), index.dims);
     call.threads.pieces(out.elements::<T>(), PIECE, |start, piece| {
         for (i, to) in piece.iter_mut().enumerate() {

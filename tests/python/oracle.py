@@ -135,6 +135,12 @@ def compare(before, after):
     return worst
 
 
+def is_outdated(model):
+    """Whether an op means something that the reference implementation, which knows one meaning of it, does not know."""
+    old = any(o.domain in ("", "ai.onnx") and o.version < 13 for o in model.opset_import)
+    return old and any(n.op_type in ("Softmax", "LogSoftmax") for n in model.graph.node)
+
+
 def judge(path):
     """What was done: `refused` for graphs that must not load or run, `checked`, or `run`."""
     directives, source, expected = read(path)
@@ -157,7 +163,7 @@ def judge(path):
             values[info.name] = np.zeros_like(draw(info, feeds))
     for model in (before, after):
         onnx.checker.check_model(model)
-    if "not run" in directives:
+    if "not run" in directives or is_outdated(before):
         return "checked"
     difference = compare(run(before, values, feeds), run(after, values, feeds))
     if not difference <= TOLERANCE:

@@ -28,6 +28,7 @@ macro_rules! commands {
 
 commands! {
     bench Bench;
+    caps Caps;
     demo Demo;
     inject Inject;
     inspect Inspect;

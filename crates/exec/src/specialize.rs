@@ -1,8 +1,8 @@
 //! The graph for concrete sizes: symbols bound, shapes inferred, small constants folded, and calls without a kernel
 //! replaced by their bodies.
 use graft_ir::{
-    Array, Attr, Builder, Code, DType, Dim, Error, Function, Graph, Node, Precision, Result, Tensor, Type,
-    Value, eval::eval_node, infer::node_label, ops,
+    Array, Attr, Builder, Code, DType, Dim, Error, Function, Graph, Node, OpDef, Precision, Result, Tensor,
+    Type, Value, eval::eval_node, infer::node_label, ops,
 };
 use graft_kernels as kernels;
 use std::collections::{HashMap, HashSet};
@@ -96,17 +96,25 @@ struct Specializing<'g> {
 }
 
 impl Specializing<'_> {
-    /// Appends `node`, or the body of what it calls if there is no kernel for the call.
+    /// Appends `node`, or the body of what it calls or of its op if there is no kernel for it.
     fn append(&mut self, node: Node, depth: usize) -> Result<()> {
         let (domain, _) = node.domain_and_name();
-        let is_op = ops::lookup(&node.op, self.b.graph.opset(domain).unwrap_or(1)).is_some();
-        let function = self.b.graph.functions.get(&node.op).filter(|_| !is_op).cloned();
-        if let Some(function) = function
-            && !kernels::supports(&node, &types(self.b.graph, &node))
-            && self.same_opsets(&function)
-        {
+        let op = ops::lookup(&node.op, self.b.graph.opset(domain).unwrap_or(1));
+        let types = types(self.b.graph, &node);
+        if !kernels::supports(&node, &types) {
             let place = format!("node `{}` ({})", node_label(self.b.graph, &node), node.op);
-            return self.expand(&function, &node, depth + 1).map_err(|e| e.at(place));
+            let function = self.b.graph.functions.get(&node.op).filter(|_| op.is_none()).cloned();
+            if let Some(function) = function.filter(|f| self.same_opsets(f)) {
+                return self.expand(&function, &node, depth + 1).map_err(|e| e.at(place));
+            }
+            // A body depends on ranks, which data may decide.
+            let has_ranks = types
+                .iter()
+                .zip(&node.inputs)
+                .all(|(ty, v)| v.is_none() || ty.as_ref().is_some_and(|ty| ty.shape.is_some()));
+            if let Some(body) = op.and_then(OpDef::body).filter(|_| has_ranks) {
+                return self.expand_op(body, &node, depth + 1).map_err(|e| e.at(place));
+            }
         }
         let stable = node.captures.is_empty() && node.reads().all(|v| self.stable.contains(&v));
         if stable {
@@ -166,6 +174,22 @@ impl Specializing<'_> {
             self.append(node, depth)?;
         }
         passed.into_iter().try_for_each(|node| self.append(node, depth))
+    }
+    /// Appends the nodes that an op is written with, and hands their results on as the node's.
+    fn expand_op(&mut self, body: ops::Body, node: &Node, depth: usize) -> Result<()> {
+        let first = self.b.graph.nodes.len();
+        let label = node_label(self.b.graph, node).to_string();
+        self.b.scope(format!("{label}/"));
+        let found = body(&mut self.b, node);
+        self.b.scope("");
+        let nodes = self.b.graph.nodes.split_off(first);
+        let wanted = found?.into_iter().zip(&node.outputs).filter_map(|(v, result)| Some((v, (*result)?)));
+        let passed = wanted.map(|(v, result)| Node::new("Identity", &[v], &[result]));
+        for mut inner in nodes.into_iter().chain(passed) {
+            inner.name.clone_from(&label);
+            self.append(inner, depth)?;
+        }
+        Ok(())
     }
     /// Gives the results of `node` their tensors where they are small and known beforehand.
     fn fold(&mut self, node: &Node) -> Result<()> {

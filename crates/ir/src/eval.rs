@@ -10,6 +10,8 @@ pub struct Eval<'a> {
     pub node: &'a Node,
     /// The opset version of the node's domain.
     pub opset: i64,
+    /// How results are rounded.
+    pub precision: Precision,
     inputs: &'a [Option<&'a Array>],
 }
 
@@ -84,7 +86,7 @@ pub fn eval_node(
     let results = if let Some(def) = ops::lookup(&node.op, opset) {
         let no_eval = || Error::new(Code::NO_EVAL, format!("`{}` cannot be run", node.op));
         let run = def.eval.ok_or_else(no_eval).map_err(|e| e.at(place()))?;
-        run(&Eval { node, opset, inputs }).map_err(|e| e.at(place()))?
+        run(&Eval { node, opset, precision, inputs }).map_err(|e| e.at(place()))?
     } else if let Some(function) = graph.functions.get(&node.op) {
         let mut body = function.bind(node)?;
         body.functions.clone_from(&graph.functions);

@@ -77,6 +77,10 @@ impl<'a> Infer<'a> {
             None => Ok(self.node.ints(attr)?.map(<[i64]>::to_vec)),
         }
     }
+    /// How to call the node in the names of sizes that inference cannot know.
+    pub(crate) fn label(&self) -> &str {
+        node_label(self.graph, self.node)
+    }
     /// `n` dimensions of result `output` that inference cannot know; `None` if no tensor has so many.
     pub fn unknowns(&self, output: usize, n: usize) -> Option<Vec<Dim>> {
         (n <= MAX_KNOWN).then(|| (0..n).map(|axis| self.unknown(output, axis)).collect())

@@ -37,4 +37,4 @@ pub use ops::{EvalRule, OpDef};
 pub use tensor::{Tensor, count};
 pub use text::{parse, parse_functions};
 pub use verify::{check, verify};
-pub use vjp::{Backward, Vjp};
+pub use vjp::{Backward, Rule, Vjp};

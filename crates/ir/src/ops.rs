@@ -5,8 +5,12 @@ use crate::{Array, Code, Error, Eval, Fact, Infer, Node, Result, Vjp};
 
 mod activation;
 mod arithmetic;
+mod attention;
+mod batch;
+mod bits;
 mod broadcast;
 mod cast;
+mod composed;
 mod generate;
 mod index;
 mod layout;
@@ -15,9 +19,14 @@ mod loss;
 mod math;
 mod matmul;
 mod norm;
+mod quantize;
+mod rectifier;
 mod reduce;
 mod shape;
+mod window;
 
+pub use composed::Body;
+pub(crate) use composed::vjp_body;
 pub use generate::constant;
 
 /// Runs an op: its results from its operands.
@@ -39,10 +48,20 @@ pub struct OpDef {
     pub doc: &'static str,
 }
 
+impl OpDef {
+    /// How the op is written with others, if it is.
+    pub fn body(&self) -> Option<Body> {
+        if let Vjp::Body(body) = self.vjp { Some(body) } else { None }
+    }
+}
+
 /// All ops, by family.
 pub const FAMILIES: &[&[OpDef]] = &[
     activation::OPS,
     arithmetic::OPS,
+    attention::OPS,
+    batch::OPS,
+    bits::OPS,
     cast::OPS,
     generate::OPS,
     index::OPS,
@@ -51,8 +70,11 @@ pub const FAMILIES: &[&[OpDef]] = &[
     math::OPS,
     matmul::OPS,
     norm::OPS,
+    quantize::OPS,
+    rectifier::OPS,
     reduce::OPS,
     shape::OPS,
+    window::OPS,
 ];
 
 /// Every entry of the table.

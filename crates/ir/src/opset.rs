@@ -7,6 +7,9 @@ use std::{
     sync::Arc,
 };
 
+/// The newest version of ONNX's own domain whose ops the table knows.
+pub const NEWEST: i64 = 24;
+
 /// The type of an attribute that became an operand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Form {

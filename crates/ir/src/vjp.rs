@@ -1,5 +1,8 @@
 //! Reverse-mode rules: how an op's gradient is written as further nodes.
-use crate::{Builder, Code, Dim, Error, Node, Result, Tensor, Value, infer};
+use crate::{Builder, Code, Dim, Error, Node, Result, Tensor, Value, infer, ops};
+
+/// Pushes nodes that compute the operands' gradients, one for each operand.
+pub type Rule = fn(&mut Backward<'_, '_>) -> Result<Vec<Option<Value>>>;
 
 /// What is known of an op's gradient.
 #[derive(Clone, Copy)]
@@ -9,7 +12,20 @@ pub enum Vjp {
     /// The result does not depend continuously on any operand: nothing flows back.
     Zero,
     /// Pushes nodes that compute the operands' gradients.
-    Rule(fn(&mut Backward<'_, '_>) -> Result<Vec<Option<Value>>>),
+    Rule(Rule),
+    /// The op is written with others, through whose rules it is differentiated.
+    Body(ops::Body),
+}
+
+impl Vjp {
+    /// The rule by which something flows back, if anything does.
+    pub fn rule(self) -> Option<Rule> {
+        match self {
+            Vjp::Rule(rule) => Some(rule),
+            Vjp::Body(_) => Some(ops::vjp_body),
+            Vjp::Missing | Vjp::Zero => None,
+        }
+    }
 }
 
 /// What a rule may look at, and the builder that it pushes to.

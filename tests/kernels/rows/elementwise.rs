@@ -14,18 +14,23 @@ pub(super) const ROWS: &[Row] = &[
     ("Exp", |d| wild(d, ROUNDED)),
     ("Floor", |d| wild(d, Bound::Exact)),
     ("Gelu", gelu),
+    ("IsNaN", |d| wild(d, Bound::Exact)),
+    ("LeakyRelu", |d| wild(d, ROUNDED).attr("alpha", Attr::Float(0.3))),
     ("Log", |d| wild(d, ROUNDED)),
     ("Neg", |d| signed(d, Bound::Exact)),
     ("Reciprocal", |d| wild(d, ROUNDED)),
     ("Relu", |d| wild(d, Bound::Exact)),
     ("Round", |d| wild(d, Bound::Exact)),
     ("Sigmoid", |d| wild(d, ROUNDED)),
+    ("Sign", |d| wild(d, Bound::Exact)),
     ("Sin", |d| wild(d, ROUNDED)),
+    ("Softplus", |d| wild(d, ROUNDED)),
     ("Sqrt", |d| wild(d, ROUNDED)),
     ("Tanh", |d| wild(d, ROUNDED)),
     ("graft.Gelu", |d| tame(d, SMOOTH)),
     ("graft.GeluTanh", |d| tame(d, SMOOTH)),
     ("graft.Silu", |d| wild(d, ROUNDED)),
+    ("Clip", clip),
     ("Add", |d| pair(d, NUMBERS)),
     ("Sub", |d| pair(d, NUMBERS)),
     ("Mul", |d| pair(d, NUMBERS)),
@@ -74,6 +79,20 @@ fn tame(d: &mut Draw, bound: Bound) -> Case {
 fn signed(d: &mut Draw, bound: Bound) -> Case {
     let dims = d.shape(4);
     if d.flip() { Case::new(bound, [d.wild(&dims)]) } else { Case::new(bound, [d.floats(&dims, -9.0, 9.0)]) }
+}
+
+/// Between bounds that are attributes before opset 11; either may be left out.
+fn clip(d: &mut Draw) -> Case {
+    let (low, high) = (d.uniform(-1.0, 0.5), d.uniform(0.0, 1.5));
+    let case = wild(d, Bound::Exact);
+    if d.one_in(4) {
+        return case.opset(6).attr("min", Attr::Float(low as f32)).attr("max", Attr::Float(high as f32));
+    }
+    let mut bound = |value: f64| (!d.one_in(4)).then(|| Array::float(DType::Float, vec![], vec![value]));
+    let (low, high) = (bound(low), bound(high));
+    let mut case = case;
+    case.operands.extend([low, high]);
+    case
 }
 
 fn gelu(d: &mut Draw) -> Case {

@@ -4,10 +4,15 @@ use crate::{
     case::{Bound, Case},
     draw::Draw,
 };
-use graft_ir::{Array, DType};
+use graft_ir::{Array, Attr, DType};
 
-pub(super) const ROWS: &[Row] =
-    &[("Gather", gather), ("GatherElements", gather_elements), ("graft.GatherGrad", gather_grad)];
+pub(super) const ROWS: &[Row] = &[
+    ("Gather", gather),
+    ("GatherElements", gather_elements),
+    ("GatherND", gather_nd),
+    ("ScatterND", scatter_nd),
+    ("graft.GatherGrad", gather_grad),
+];
 
 const SIZED: &[DType] =
     &[DType::Bool, DType::Uint8, DType::Float16, DType::Float, DType::Int32, DType::Int64, DType::Double];
@@ -72,4 +77,44 @@ fn gather_grad(d: &mut Draw) -> Case {
     // An element may get a term from each index.
     let bound = Bound::Terms(index.len() as f64 + 1.0);
     Case::new(bound, [dy, index, shape]).int("axis", at as i64).int("to", DType::Float as i64)
+}
+
+/// Positions of `depth` indices behind `lead`, each within the axes `dims`.
+fn places(d: &mut Draw, lead: &[usize], dims: &[usize]) -> Array {
+    let n: usize = lead.iter().product();
+    let columns: Vec<Array> =
+        dims.iter().map(|&size| d.ints(DType::Int64, &[n], -(size as i64), size as i64 - 1)).collect();
+    let at = |i: usize| columns[i % dims.len()].ints().expect("indices are integers")[i / dims.len()];
+    let data = (0..n * dims.len()).map(at).collect();
+    Array::int(DType::Int64, [lead, &[dims.len()]].concat(), data)
+}
+
+/// Data without empty axes, so that there is something to name.
+fn blocks(d: &mut Draw) -> Vec<usize> {
+    let rank = 1 + d.below(3);
+    d.sizes(rank).into_iter().map(|n| n.clamp(1, 30)).collect()
+}
+
+fn gather_nd(d: &mut Draw) -> Case {
+    let (dims, dtype) = (blocks(d), d.pick(SIZED));
+    let batch = d.below(dims.len());
+    let depth = 1 + d.below(dims.len() - batch);
+    let n = d.size().min(9);
+    let lead = [&dims[..batch], &[n]].concat();
+    let index = places(d, &lead, &dims[batch..batch + depth]);
+    Case::new(Bound::Exact, [d.elements(dtype, &dims), index]).int("batch_dims", batch as i64)
+}
+
+fn scatter_nd(d: &mut Draw) -> Case {
+    let dims = blocks(d);
+    let (depth, n, adds) = (1 + d.below(dims.len()), d.size().min(9), d.flip());
+    let index = places(d, &[n], &dims[..depth]);
+    let sizes = [&[n], &dims[depth..]].concat();
+    if adds {
+        let (data, updates) = (d.floats(&dims, -2.0, 2.0), d.floats(&sizes, -2.0, 2.0));
+        let case = Case::new(Bound::Terms(n as f64 + 1.0), [data, index, updates]);
+        return case.attr("reduction", Attr::Str("add".into()));
+    }
+    let dtype = d.pick(SIZED);
+    Case::new(Bound::Exact, [d.elements(dtype, &dims), index, d.elements(dtype, &sizes)])
 }

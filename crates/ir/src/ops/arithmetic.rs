@@ -1,5 +1,8 @@
 //! Arithmetic of numbers, integers included: `Add`, `Mul`, `Pow`, `Max`, …
-use super::broadcast::{broadcast_fact, combine, common_dtype, known_pairs, map, same_type, wide};
+use super::{
+    broadcast::{broadcast_fact, combine, common_dtype, known_pairs, map, same_type, wide},
+    composed::composed,
+};
 use crate::{
     Array, Backward, Code, Data, Dim, Error, Eval, EvalRule, Fact, Infer, OpDef, Result, Value, Vjp,
 };
@@ -38,6 +41,16 @@ pub(super) const OPS: &[OpDef] = &[
         |c| extremum(c, |a, b| a + b, |a, b| Ok(a + b)),
         Vjp::Rule(sum_vjp),
         "y = the sum of all operands",
+    ),
+    composed(
+        "Mean",
+        8,
+        |b, node| {
+            let operands: Vec<Value> = node.reads().collect();
+            let sum = b.op("sum", "Sum", &operands)?;
+            Ok(vec![b.scale(sum, 1.0 / operands.len() as f64)?])
+        },
+        "y = the mean of all operands",
     ),
     unary(
         "Neg",
@@ -171,10 +184,13 @@ fn truncated(a: i128, b: i128) -> Result<i128> {
 
 fn modulo(c: &Eval<'_>) -> Result<Vec<Array>> {
     let fmod = c.node.int("fmod")?.unwrap_or(0) != 0;
-    if !fmod && c.input(0)?.dtype.is_float() {
-        return Err(Error::new(Code::ATTRIBUTE, "the remainder of floating-point numbers needs `fmod` = 1"));
-    }
-    arithmetic(c, |a, b| a % b, if fmod { truncated } else { remainder })
+    if fmod { arithmetic(c, |a, b| a % b, truncated) } else { arithmetic(c, float_remainder, remainder) }
+}
+
+/// The remainder with the sign of the divisor.
+fn float_remainder(a: f64, b: f64) -> f64 {
+    let r = a % b;
+    if r != 0.0 && (r < 0.0) != (b < 0.0) { r + b } else { r }
 }
 
 /// The result has the base's type; the exponent may have any numeric type.

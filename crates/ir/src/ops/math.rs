@@ -12,6 +12,39 @@ pub(super) const OPS: &[OpDef] = &[
     unary("Erf", 9, |c| map(c, libm::erf), |ctx| slope(ctx, erf_slope), "y = 2/√π ∫₀ˣ e^(-t²) dt"),
     unary("Sin", 7, |c| map(c, f64::sin), |ctx| slope(ctx, |ctx| function(ctx, "Cos")), "y = sin x"),
     unary("Cos", 7, |c| map(c, f64::cos), |ctx| slope(ctx, cos_slope), "y = cos x"),
+    unary("Tan", 7, |c| map(c, f64::tan), |ctx| slope(ctx, tan_slope), "y = tan x"),
+    unary(
+        "Asin",
+        7,
+        |c| map(c, f64::asin),
+        |ctx| slope(ctx, |ctx| root_slope(ctx, -1.0, 1.0)),
+        "y = arcsin x",
+    ),
+    unary("Acos", 7, |c| map(c, f64::acos), acos_vjp, "y = arccos x"),
+    unary("Atan", 7, |c| map(c, f64::atan), |ctx| slope(ctx, |ctx| square_slope(ctx, 1.0)), "y = arctan x"),
+    unary("Sinh", 9, |c| map(c, f64::sinh), |ctx| slope(ctx, |ctx| function(ctx, "Cosh")), "y = sinh x"),
+    unary("Cosh", 9, |c| map(c, f64::cosh), |ctx| slope(ctx, |ctx| function(ctx, "Sinh")), "y = cosh x"),
+    unary(
+        "Asinh",
+        9,
+        |c| map(c, f64::asinh),
+        |ctx| slope(ctx, |ctx| root_slope(ctx, 1.0, 1.0)),
+        "y = arsinh x",
+    ),
+    unary(
+        "Acosh",
+        9,
+        |c| map(c, f64::acosh),
+        |ctx| slope(ctx, |ctx| root_slope(ctx, 1.0, -1.0)),
+        "y = arcosh x",
+    ),
+    unary(
+        "Atanh",
+        9,
+        |c| map(c, f64::atanh),
+        |ctx| slope(ctx, |ctx| square_slope(ctx, -1.0)),
+        "y = artanh x",
+    ),
 ];
 
 const fn unary(
@@ -75,4 +108,37 @@ fn erf_slope(ctx: &mut Backward<'_, '_>) -> Result<Value> {
 fn cos_slope(ctx: &mut Backward<'_, '_>) -> Result<Value> {
     let sin = function(ctx, "Sin")?;
     ctx.b.neg(sin)
+}
+
+/// `1 + y²`.
+fn tan_slope(ctx: &mut Backward<'_, '_>) -> Result<Value> {
+    let y = ctx.output(0)?;
+    let square = ctx.b.mul(y, y)?;
+    ctx.b.offset(square, 1.0)
+}
+
+/// `1 / (1 + sign · x²)`.
+fn square_slope(ctx: &mut Backward<'_, '_>, sign: f64) -> Result<Value> {
+    let x = ctx.input(0)?;
+    let square = ctx.b.mul(x, x)?;
+    let signed = ctx.b.scale(square, sign)?;
+    let sum = ctx.b.offset(signed, 1.0)?;
+    ctx.b.op("slope", "Reciprocal", &[sum])
+}
+
+/// `1 / √(sign · x² + term)`.
+fn root_slope(ctx: &mut Backward<'_, '_>, sign: f64, term: f64) -> Result<Value> {
+    let x = ctx.input(0)?;
+    let square = ctx.b.mul(x, x)?;
+    let signed = ctx.b.scale(square, sign)?;
+    let sum = ctx.b.offset(signed, term)?;
+    let root = ctx.b.op("root", "Sqrt", &[sum])?;
+    ctx.b.op("slope", "Reciprocal", &[root])
+}
+
+fn acos_vjp(ctx: &mut Backward<'_, '_>) -> Result<Vec<Option<Value>>> {
+    slope(ctx, |ctx| {
+        let rising = root_slope(ctx, -1.0, 1.0)?;
+        ctx.b.neg(rising)
+    })
 }

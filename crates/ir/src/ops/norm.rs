@@ -1,10 +1,14 @@
 //! Normalisation: `Softmax`, `LogSoftmax`, `LayerNormalization`, `RMSNormalization`.
 use super::{
     broadcast::{combine, same_type},
+    composed::composed,
     layout,
     reduce::{log_sum_exp, rows},
 };
-use crate::{Array, Attr, Backward, DType, Dim, Eval, Fact, Infer, Node, OpDef, Result, Type, Value, Vjp};
+use crate::{
+    Array, Attr, Backward, Builder, Code, DType, Dim, Error, Eval, Fact, Infer, Node, OpDef, Result, Type,
+    Value, Vjp,
+};
 
 /// The family's table.
 pub(super) const OPS: &[OpDef] = &[
@@ -48,14 +52,12 @@ pub(super) const OPS: &[OpDef] = &[
         vjp: Vjp::Rule(layer_norm_vjp),
         doc: "y = (x - mean) / √(variance + epsilon) · scale + bias, over `axis` and all later axes",
     },
-    OpDef {
-        name: "RMSNormalization",
-        since: 23,
-        infer: infer_rms_norm,
-        eval: Some(rms_norm),
-        vjp: Vjp::Rule(rms_norm_vjp),
-        doc: "y = x / √(mean of x² + epsilon) · scale, over `axis` and all later axes",
-    },
+    composed(
+        "RMSNormalization",
+        23,
+        rms_norm,
+        "y = x / √(mean of x² + epsilon) · scale, over `axis` and all later axes",
+    ),
 ];
 
 /// Which axes an op of a given rank normalises over.
@@ -152,15 +154,6 @@ fn infer_layer_norm(ctx: &Infer<'_>) -> Result<Vec<Fact>> {
     Ok(vec![y, statistic.clone(), statistic])
 }
 
-fn infer_rms_norm(ctx: &Infer<'_>) -> Result<Vec<Fact>> {
-    if let Some(dims) = ctx.shape(0) {
-        trailing(ctx.node, dims.len())?;
-        fits(ctx, dims)?;
-    }
-    let shape = ctx.shape(0).map(<[Dim]>::to_vec);
-    Ok(vec![Fact { ty: ctx.dtype(1).map(|dtype| Type { dtype, shape }), known: None }])
-}
-
 /// An error if scale or bias provably does not broadcast to the operand.
 fn fits(ctx: &Infer<'_>, dims: &[Dim]) -> Result<()> {
     for i in 1..ctx.node.inputs.len() {
@@ -200,16 +193,6 @@ fn layer_norm(c: &Eval<'_>) -> Result<Vec<Array>> {
     let y = scaled(c, &Array::float(x.dtype, x.dims.clone(), normal))?;
     let statistic = |v| Ok(Array::float(stash_type(c.node)?, kept.clone(), v));
     Ok(vec![y, statistic(means)?, statistic(inverses)?])
-}
-
-fn rms_norm(c: &Eval<'_>) -> Result<Vec<Array>> {
-    let (x, epsilon) = (c.input(0)?, epsilon(c.node)?);
-    let mut normal = vec![0.0; x.len()];
-    for row in rows(x, &trailing(c.node, x.dims.len())?)? {
-        let square = row.iter().map(|(_, x)| x * x).sum::<f64>() / row.len() as f64;
-        row.into_iter().for_each(|(i, x)| normal[i] = x / (square + epsilon).sqrt());
-    }
-    Ok(vec![Array { dtype: c.input(1)?.dtype, ..scaled(c, &Array::float(x.dtype, x.dims.clone(), normal))? }])
 }
 
 /// With scale and bias of just the last axis a call of the library's gradient, else the same formula in place.
@@ -279,25 +262,18 @@ fn statistics(ctx: &mut Backward<'_, '_>) -> Result<(Value, Value)> {
     Ok((ctx.b.cast_like(mean, x)?, ctx.b.cast_like(inverse, x)?))
 }
 
-fn rms_norm_vjp(ctx: &mut Backward<'_, '_>) -> Result<Vec<Option<Value>>> {
-    let (dy, x, scale) = (ctx.dy()?, ctx.input(0)?, ctx.input(1)?);
-    let (axes, epsilon) = (axes_of(ctx, trailing)?, epsilon(ctx.node)?);
-    let square = ctx.b.mul(x, x)?;
-    let mean = ctx.b.reduce_mean(square, &axes, true)?;
-    let shifted = ctx.b.offset(mean, epsilon)?;
-    let root = ctx.b.op("root", "Sqrt", &[shifted])?;
-    let inverse = ctx.b.op("inverse", "Reciprocal", &[root])?;
-    let normal = ctx.b.mul(x, inverse)?;
-    // The result has the type of the scale, which may be another than that of the operand.
-    let dy = ctx.b.cast_like(dy, x)?;
-    ctx.each(|ctx, i, operand| {
-        if i == 0 {
-            let wide = ctx.b.cast_like(scale, x)?;
-            let g = ctx.b.mul(dy, wide)?;
-            return spread_inward(ctx, g, g, normal, inverse, &axes);
-        }
-        let product = ctx.b.mul(dy, normal)?;
-        let sum = ctx.b.reduce_to(product, operand)?;
-        ctx.b.cast_like(sum, operand)
-    })
+/// The statistics are kept in `stash_type`; the result has the type of the scale.
+fn rms_norm(b: &mut Builder<'_>, node: &Node) -> Result<Vec<Value>> {
+    let missing = |i: usize| Error::new(Code::TYPES, format!("operand {i} is missing"));
+    let (x, scale) = (node.input(0).ok_or_else(|| missing(0))?, node.input(1).ok_or_else(|| missing(1))?);
+    let axes: Vec<i64> = trailing(node, b.shape(x)?.len())?.into_iter().map(|a| a as i64).collect();
+    let wide = b.cast(x, stash_type(node)?)?;
+    let square = b.mul(wide, wide)?;
+    let mean = b.reduce_mean(square, &axes, true)?;
+    let shifted = b.offset(mean, epsilon(node)?)?;
+    let root = b.op("root", "Sqrt", &[shifted])?;
+    let inverse = b.op("inverse", "Reciprocal", &[root])?;
+    let normal = b.mul(wide, inverse)?;
+    let narrow = b.cast_like(normal, scale)?;
+    Ok(vec![b.mul(narrow, scale)?])
 }

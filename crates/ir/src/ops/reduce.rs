@@ -1,11 +1,12 @@
 //! Reductions over axes: `ReduceSum`, `ReduceMax`, `ReduceL2`, …
 use super::{
     broadcast::{positions, wide},
+    composed::composed,
     layout,
 };
 use crate::{
-    Array, Attr, Backward, DType, Data, Dim, Eval, EvalRule, Fact, Infer, Node, OpDef, Result, Type, Value,
-    Vjp, product,
+    Array, Attr, Backward, Builder, DType, Data, Dim, Eval, EvalRule, Fact, Infer, Node, OpDef, Result, Type,
+    Value, Vjp, product,
 };
 
 /// The family's table.
@@ -64,6 +65,7 @@ pub(super) const OPS: &[OpDef] = &[
         Vjp::Rule(norm_vjp),
         "y = √Σ x²",
     ),
+    composed("ReduceLogSum", 1, log_sum, "y = ln Σ x"),
     reduction(
         "ReduceLogSumExp",
         |c| {
@@ -289,6 +291,18 @@ fn mean_vjp(ctx: &mut Backward<'_, '_>) -> Result<Vec<Option<Value>>> {
         let n = ctx.b.cast_like(n, dy)?;
         ctx.b.div(dy, n)
     })
+}
+
+/// The sum as a node of its own, whose axes may be spelled differently.
+fn log_sum(b: &mut Builder<'_>, node: &Node) -> Result<Vec<Value>> {
+    let mut sum = Node { op: "ReduceSum".into(), outputs: Vec::new(), name: String::new(), ..node.clone() };
+    if b.opset() >= 13
+        && let Some(Attr::Ints(axes)) = sum.attrs.remove("axes")
+    {
+        sum.inputs.push(Some(b.ints("axes", &axes)?));
+    }
+    let sum = b.push("sum", sum)?;
+    Ok(vec![b.op("log", "Log", &[sum])?])
 }
 
 /// The gradient is shared evenly by the elements that attain the extremum.

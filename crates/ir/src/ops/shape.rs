@@ -1,6 +1,8 @@
 //! Ops that change a tensor's shape, or cut it and put it together.
+use super::composed::composed;
 use crate::{OpDef, Vjp};
 
+mod blocks;
 mod concat;
 mod expand;
 mod reshape;
@@ -17,6 +19,7 @@ pub(super) const OPS: &[OpDef] = &[
         vjp: Vjp::Rule(concat::vjp_concat),
         doc: "y = the operands one after the other along axis",
     },
+    composed("DepthToSpace", 1, blocks::depth_to_space, "y = x with channels moved into blocks of places"),
     OpDef {
         name: "Expand",
         since: 8,
@@ -42,7 +45,7 @@ pub(super) const OPS: &[OpDef] = &[
         infer: slice::infer_pad,
         eval: Some(slice::eval_pad),
         vjp: Vjp::Rule(slice::vjp_pad),
-        doc: "y = x with constants added (or, negative, elements removed) at both ends of each axis",
+        doc: "y = x with constants or elements of its own added (negative: elements removed) at both ends of axes",
     },
     OpDef {
         name: "Reshape",
@@ -60,6 +63,7 @@ pub(super) const OPS: &[OpDef] = &[
         vjp: Vjp::Rule(slice::vjp_slice),
         doc: "y = x[start:end:step] along axes",
     },
+    composed("SpaceToDepth", 1, blocks::space_to_depth, "y = x with blocks of places moved into channels"),
     OpDef {
         name: "Split",
         since: 1,

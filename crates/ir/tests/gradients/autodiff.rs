@@ -72,11 +72,12 @@ fn step_back(b: &mut Builder<'_>, node: &Node, gradients: &mut HashMap<Value, Va
         return Ok(());
     }
     let opset = b.opset();
-    let rule = match ops::lookup(&node.op, opset).map(|def| def.vjp) {
-        Some(Vjp::Rule(rule)) => rule,
-        Some(Vjp::Zero) => return Ok(()),
-        _ => return Err(Error::new(Code::NO_GRADIENT, format!("no rule for `{}`", node.op))),
-    };
+    let vjp = ops::lookup(&node.op, opset).map_or(Vjp::Missing, |def| def.vjp);
+    if matches!(vjp, Vjp::Zero) {
+        return Ok(());
+    }
+    let missing = || Error::new(Code::NO_GRADIENT, format!("no rule for `{}`", node.op));
+    let rule = vjp.rule().ok_or_else(missing)?;
     let is_float = |v: Value| b.graph.dtype(v).is_none_or(graft_ir::DType::is_float);
     let needs: Vec<bool> = node.inputs.iter().map(|v| v.is_some_and(is_float)).collect();
     let found = rule(&mut Backward { b, node, opset, dy: &dy, needs: &needs })?;

@@ -3,6 +3,8 @@ use crate::{draw::Draw, example::Example};
 
 mod activation;
 mod arithmetic;
+mod attention;
+mod batch;
 mod cast;
 mod index;
 mod logic;
@@ -10,8 +12,11 @@ mod loss;
 mod math;
 mod matmul;
 mod norm;
+mod quantize;
+mod rectifier;
 mod reduce;
 mod shape;
+mod window;
 
 /// One op with a way to draw a node of it.
 pub(crate) struct Case {
@@ -30,6 +35,8 @@ const fn case(op: &'static str, make: fn(&mut Draw) -> Example) -> Case {
 pub(crate) const FAMILIES: &[&[Case]] = &[
     activation::CASES,
     arithmetic::CASES,
+    attention::CASES,
+    batch::CASES,
     cast::CASES,
     index::CASES,
     logic::CASES,
@@ -37,6 +44,9 @@ pub(crate) const FAMILIES: &[&[Case]] = &[
     math::CASES,
     matmul::CASES,
     norm::CASES,
+    quantize::CASES,
+    rectifier::CASES,
     reduce::CASES,
     shape::CASES,
+    window::CASES,
 ];

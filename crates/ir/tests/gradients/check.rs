@@ -4,10 +4,7 @@ use crate::{
     draw::Draw,
     example::{Example, Role},
 };
-use graft_ir::{
-    Array, Backward, Builder, Code, Error, Graph, Node, Precision, Result, Type, Value, Vjp, eval, library,
-    ops,
-};
+use graft_ir::{Array, Builder, Code, Error, Graph, Node, Precision, Result, Type, eval, library, ops};
 use std::collections::HashMap;
 
 /// Relative to 1 or to the gradient's element, whichever is larger.
@@ -59,7 +56,7 @@ pub(crate) fn check(op: &str, example: &Example, draw: &mut Draw) -> Result<(), 
 #[derive(Clone, Copy)]
 pub(crate) enum Rule {
     /// The op table's.
-    Op(fn(&mut Backward<'_, '_>) -> Result<Vec<Option<Value>>>),
+    Op(graft_ir::Rule),
     /// A call of the function's gradient body.
     Body,
     /// The rules of the ops in the function's body.
@@ -82,10 +79,9 @@ fn rules(graph: &Graph, op: &str, opset: i64) -> Result<Vec<Rule>> {
         let body = library::get(&format!("{op}Grad")).map(|_| Rule::Body);
         return Ok(body.into_iter().chain([Rule::Autodiff]).collect());
     }
-    match ops::lookup(op, opset).map(|def| def.vjp) {
-        Some(Vjp::Rule(rule)) => Ok(vec![Rule::Op(rule)]),
-        _ => Err(Error::new(Code::NO_GRADIENT, format!("`{op}` has no rule at opset {opset}"))),
-    }
+    let missing = || Error::new(Code::NO_GRADIENT, format!("`{op}` has no rule at opset {opset}"));
+    let rule = ops::lookup(op, opset).and_then(|def| def.vjp.rule()).ok_or_else(missing)?;
+    Ok(vec![Rule::Op(rule)])
 }
 
 impl Forward {

@@ -9,7 +9,7 @@ const SIZES: &[usize] = &[2, 3, 1, 4, 2, 3, 1, 5, 2, 0];
 
 /// Where the spelling of some op changes, and the ends of what the library serves: before 14 no shape can be said to
 /// hold a zero, which gradients of empty tensors need.
-const OPSETS: &[i64] = &[17, 14, 18, 20, 16, 21, 23];
+const OPSETS: &[i64] = &[17, 14, 18, 20, 16, 21, 23, 24];
 
 /// How the graph declares the sizes of its inputs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -246,15 +246,55 @@ pub(super) fn infer_pad(ctx: &Infer<'_>) -> Result<Vec<Fact>> {
     Ok(vec![Fact::new(dtype, dims)])
 }
 
-fn pads_with_constant(node: &Node) -> Result<bool> {
-    Ok(node.str("mode")?.unwrap_or("constant") == "constant")
+/// What stands in the elements that are added.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Padding {
+    Constant,
+    /// The nearest element.
+    Edge,
+    /// The axis mirrored at its first and last element.
+    Reflect,
+    /// The axis again.
+    Wrap,
+}
+
+impl Padding {
+    fn of(node: &Node) -> Result<Padding> {
+        Ok(match node.str("mode")?.unwrap_or("constant") {
+            "constant" => Padding::Constant,
+            "edge" => Padding::Edge,
+            "reflect" => Padding::Reflect,
+            "wrap" => Padding::Wrap,
+            other => {
+                let message = format!(
+                    "attribute `mode` is `{other}`, expected `constant`, `edge`, `reflect` or `wrap`"
+                );
+                return Err(Error::new(Code::ATTRIBUTE, message));
+            }
+        })
+    }
+    /// Which of the `n` elements of an axis stands at `p`, which may lie outside; `None` for the constant.
+    fn source(self, p: i64, n: usize) -> Option<usize> {
+        let size = i64::try_from(n).ok()?;
+        if size == 0 || (0..size).contains(&p) {
+            return usize::try_from(p).ok().filter(|&p| p < n);
+        }
+        usize::try_from(match self {
+            Padding::Constant => return None,
+            Padding::Edge => p.clamp(0, size - 1),
+            Padding::Wrap => p.rem_euclid(size),
+            Padding::Reflect => {
+                let period = (2 * (size - 1)).max(1);
+                let at = p.rem_euclid(period);
+                at.min(period - at).min(size - 1)
+            }
+        })
+        .ok()
+    }
 }
 
 pub(super) fn eval_pad(ctx: &Eval<'_>) -> Result<Vec<Array>> {
-    if !pads_with_constant(ctx.node)? {
-        return Err(Error::new(Code::NO_EVAL, "padding with anything but a constant cannot be run"));
-    }
-    let x = ctx.input(0)?;
+    let (x, mode) = (ctx.input(0)?, Padding::of(ctx.node)?);
     let pads = ctx.ints_at(1, "pads")?.ok_or_else(|| Error::new(Code::TYPES, "the pads are missing"))?;
     let axes = ctx.get(3).map(Array::ints).transpose()?;
     let padding = padding(&pads, axes, x.dims.len(), 0)?;
@@ -270,7 +310,7 @@ pub(super) fn eval_pad(ctx: &Eval<'_>) -> Result<Vec<Array>> {
     let source = |position: &[usize]| {
         let mut offset = 0;
         for (axis, &p) in position.iter().enumerate() {
-            match usize::try_from(p as i64 - padding[axis].0).ok().filter(|&p| p < x.dims[axis]) {
+            match mode.source(p as i64 - padding[axis].0, x.dims[axis]) {
                 Some(p) => offset += p * strides[axis],
                 None => return Ok(constant),
             }
@@ -303,7 +343,7 @@ fn filler(ctx: &Eval<'_>, x: &Array) -> Result<Array> {
 
 /// What was added is taken away, and what was taken away comes back as zeros.
 pub(super) fn vjp_pad(ctx: &mut Backward<'_, '_>) -> Result<Vec<Option<Value>>> {
-    if !pads_with_constant(ctx.node)? || ctx.needs(2) {
+    if Padding::of(ctx.node)? != Padding::Constant || ctx.needs(2) {
         let message = "`Pad` has a gradient for its first operand and constant padding only";
         return Err(Error::new(Code::NO_GRADIENT, message));
     }

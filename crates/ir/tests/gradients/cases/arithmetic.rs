@@ -17,6 +17,7 @@ pub(crate) const CASES: &[Case] = &[
     case("Min", extremum),
     case("Max", extremum),
     case("Sum", extremum),
+    case("Mean", extremum),
     case("Neg", |d| d.unary(Draw::any)),
     case("Abs", |d| d.unary(Draw::nonzero)),
 ];

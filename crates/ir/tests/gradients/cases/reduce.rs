@@ -11,6 +11,7 @@ pub(crate) const CASES: &[Case] = &[
     case("ReduceSumSquare", |d| reduction(d, 18, Draw::any)),
     case("ReduceL1", |d| reduction(d, 18, Draw::nonzero)),
     case("ReduceL2", |d| reduction(d, 18, Draw::nonzero)),
+    case("ReduceLogSum", |d| reduction(d, 18, |d, dims| d.floats(dims, 0.3, 2.0))),
     case("ReduceLogSumExp", |d| reduction(d, 18, Draw::any)),
 ];
 

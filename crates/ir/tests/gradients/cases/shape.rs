@@ -5,6 +5,12 @@ use graft_ir::{Array, Attr, DType};
 
 pub(crate) const CASES: &[Case] = &[
     case("Concat", concat),
+    case("DepthToSpace", |d| {
+        let (size, mode) = (1 + d.below(2), d.one_of(&["DCR", "CRD"]));
+        let dims = [d.positive(), d.positive() * size * size, d.positive(), d.positive()];
+        let x = d.any(&dims);
+        d.with_known_sizes().node().x(x).int("blocksize", size as i64).with("mode", Attr::Str(mode.into()))
+    }),
     case("Expand", expand),
     case("Flatten", |d| {
         let dims = d.dims(0, 3);
@@ -15,6 +21,12 @@ pub(crate) const CASES: &[Case] = &[
     case("Pad", pad),
     case("Reshape", reshape),
     case("Slice", slice),
+    case("SpaceToDepth", |d| {
+        let size = 1 + d.below(2);
+        let dims = [d.positive(), d.positive(), d.positive() * size, d.positive() * size];
+        let x = d.any(&dims);
+        d.with_known_sizes().node().x(x).int("blocksize", size as i64)
+    }),
     case("Split", split),
     case("Squeeze", |d| {
         let dims = d.narrowed(&[1, 2, 1, 3]);
