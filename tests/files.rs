@@ -2,7 +2,8 @@
 //!
 //! See [`graft_tests::case`] for the form of a file. Besides its expectation each file is judged by running it, on
 //! random inputs and weights, in f64: before and after agree on the outputs they share; after agrees with itself
-//! inlined, for any weights; gradients agree with finite differences. Every text printed is parsed again.
+//! inlined, for any weights; gradients agree with finite differences. Every text printed is parsed again, and comes
+//! back the same from an ONNX file.
 use graft_ir::{Graph, check, infer, parse, text};
 use graft_passes::{Context, Pass, pipeline};
 use graft_tests::{case::Case, judge, sample};
@@ -101,6 +102,7 @@ fn numbers(case: &Case, after: &Graph) -> Result<(), String> {
         .map_err(|e| format!("before and after: {e}"))?;
 
     let random = sample::values(after, &known, &case.feeds, true)?;
+    through_onnx(after, &random)?;
     let results = judge::run(after, &random)?;
     let is_inline = |p: &&Pass| p.name == "inline";
     if let Some(inline) = graft_passes::ALL.iter().find(is_inline) {
@@ -111,4 +113,22 @@ fn numbers(case: &Case, after: &Graph) -> Result<(), String> {
         judge::gradients(after, &random)?;
     }
     Ok(())
+}
+
+/// The graph, written as ONNX and read again, has the same text; weights whose data the text leaves out are `values`.
+fn through_onnx(graph: &Graph, values: &sample::Values) -> Result<(), String> {
+    let mut whole = graph.clone();
+    for &p in &graph.params {
+        if whole[p].tensor.is_none() {
+            let tensor = values[graph.name(p)].to_tensor().map_err(|e| e.to_string())?;
+            whole[p].tensor = Some(tensor);
+        }
+    }
+    let bytes = graft_onnx::to_bytes(&whole, None).map_err(|e| format!("as ONNX: {e}"))?;
+    let read = graft_onnx::decode(bytes.into(), None).map_err(|e| format!("read from ONNX: {e}"))?;
+    let [ours, theirs] = [whole.to_string(), read.graph.to_string()];
+    if ours == theirs {
+        return Ok(());
+    }
+    Err(format!("it comes back from ONNX as another text:\n{}", graft_passes::diff::lines(&ours, &theirs)))
 }

@@ -40,7 +40,7 @@ fn config(method: &str, out: &Path) -> Config {
     let (_, settings) = RUNS.iter().find(|run| run.0 == method).expect("a run of that name");
     let inject = settings.iter().fold(Options::default(), |options, (key, value)| options.with(key, value));
     Config {
-        inject,
+        inject: Some(inject),
         init: Some(data(method).join("init")),
         label: "labels".into(),
         logits: Some("logits".into()),
@@ -292,7 +292,7 @@ fn failures_before_the_first_step_leave_nothing_behind() {
         (Config { resume: true, ..good.clone() }, Code::STATE),
         (Config { device: "cuda".into(), ..good.clone() }, Code::DEVICE),
         (Config { dump_grads: Some((51, out.join("g"))), ..good.clone() }, Code::USAGE),
-        (Config { inject: Options::default().with("rank", 8), ..good.clone() }, Code::USAGE),
+        (Config { inject: Some(Options::default().with("rank", 8)), ..good.clone() }, Code::USAGE),
     ] {
         let error = run(&model("base.onnx"), &bad, &mut Silent).expect_err("it is refused");
         assert_eq!(error.code, code, "{error}");

@@ -8,13 +8,15 @@
 mod config;
 mod features;
 mod fields;
+mod head;
 mod manifest;
 mod npz;
 mod safetensors;
 pub mod tensors;
 
 pub use config::{Config, Targets};
-pub use manifest::{Coverage, Manifest, Module, SCHEMA, fingerprint};
+pub use head::Head;
+pub use manifest::{Coverage, Manifest, Module, NO_METHOD, SCHEMA, fingerprint};
 
 use graft_ir::{Code, Error, Result, Tensor};
 use std::{collections::BTreeMap, path::Path};
@@ -62,6 +64,11 @@ pub fn load(dir: &Path) -> Result<Adapter> {
 /// Reads the configuration in an adapter's directory, with what is to be said about it.
 pub fn load_config(dir: &Path) -> Result<(Config, Vec<String>)> {
     let path = dir.join(CONFIG_FILE);
+    if !path.exists() && dir.join(HEAD_FILE).exists() {
+        let message = format!("`{}` holds a trained head and no adapter", dir.display());
+        let help = "`graft inject --adapter` alone takes such a folder, and puts the head on the model";
+        return Err(Error::new(Code::ADAPTER, message).help(help));
+    }
     let text = std::fs::read_to_string(&path).map_err(|e| {
         let message = format!("cannot read the adapter's configuration: {e}");
         Error::new(Code::ADAPTER, message).at(path.display().to_string())

@@ -6,6 +6,8 @@ use std::{collections::BTreeMap, path::Path};
 
 /// The version of the manifest's form.
 pub const SCHEMA: &str = "graft.adapter/1";
+/// What stands for the method where there is no adapter and the head alone was trained.
+pub const NO_METHOD: &str = "none";
 
 /// What `graft.json` says.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -14,12 +16,15 @@ pub struct Manifest {
     pub schema: String,
     /// The version of graft that wrote it.
     pub graft: String,
-    /// [`fingerprint`] of the targeted weights of the base model.
+    /// [`fingerprint`] of the targeted weights of the base model; of every linear's where there is no adapter.
     pub base: String,
-    /// The adapter method.
+    /// The adapter method, or [`NO_METHOD`].
     pub method: String,
     /// The method's options as given, in the spelling of the command line.
     pub options: BTreeMap<String, Vec<String>>,
+    /// The trained head, where there is one: the options of the pass `head` that puts it on the base model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<BTreeMap<String, Vec<String>>>,
     /// How much of the model and of the adapter found its counterpart.
     pub coverage: Coverage,
     /// The adapted linears, by module path.
@@ -141,6 +146,7 @@ mod tests {
             base: fingerprint([]),
             method: "lora".into(),
             options: BTreeMap::from([("rank".into(), vec!["4".into()])]),
+            head: Some(BTreeMap::from([("classes".into(), vec!["2".into()])])),
             coverage: Coverage::new(2, 2, Vec::new()),
             modules: vec![Module {
                 path: "a.b".into(),

@@ -70,11 +70,6 @@ impl Observer for Progress {
         ControlFlow::Continue(())
     }
     fn evaluation(&mut self, evaluation: &Evaluation) {
-        let accuracy =
-            evaluation.accuracy.map_or_else(String::new, |a| format!(" · accuracy {:.2} %", 100.0 * a));
-        self.line(&format!(
-            "step {} · evaluation loss {:.4}{accuracy}",
-            evaluation.step, evaluation.eval_loss
-        ));
+        self.line(&format!("step {} · {evaluation}", evaluation.step));
     }
 }

@@ -1,5 +1,9 @@
 //! The settings of a run: what the command `train` takes.
-use crate::{order::Order, schedule::Curve};
+use crate::{
+    export::{Export, Form},
+    order::Order,
+    schedule::Curve,
+};
 use graft_ir::{Code, Error, Result};
 use graft_passes::{
     Options,
@@ -10,8 +14,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 /// The settings of a run. [`Config::new`] has the defaults of the command line.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
-    /// What the user asks of the adapter: options of the pass `inject` (`method`, `rank`, `targets`, …).
-    pub inject: Options,
+    /// What the user asks of the adapter: options of the pass `inject` (`method`, `rank`, `targets`, …). `None`: there is
+    /// no adapter, and the head alone is trained.
+    pub inject: Option<Options>,
     /// An adapter's directory to start from; method, rank, alpha and targets then come from its configuration.
     pub init: Option<PathBuf>,
     /// A new head: options of the pass `head`.
@@ -76,6 +81,8 @@ pub struct Config {
     pub keep_best: bool,
     /// Write the gradients of a step, counted from 1, to a file.
     pub dump_grads: Option<(u64, PathBuf)>,
+    /// Models to write at the end.
+    pub exports: Vec<Export>,
 }
 
 /// How long a run lasts.
@@ -91,7 +98,7 @@ impl Config {
     /// A run with the defaults of the command line.
     pub fn new(data: impl Into<PathBuf>, out: impl Into<PathBuf>, loss: &str) -> Config {
         Config {
-            inject: Options::default(),
+            inject: Some(Options::default()),
             init: None,
             head: None,
             loss: loss.into(),
@@ -124,6 +131,7 @@ impl Config {
             patience: None,
             keep_best: false,
             dump_grads: None,
+            exports: Vec::new(),
         }
     }
 
@@ -148,6 +156,7 @@ impl Config {
         usage(self.patience.is_none() || self.eval.is_some(), "stopping early needs evaluation data")?;
         usage(!(self.resume && self.force), "either go on with the run in the folder or begin anew")?;
         usage(self.threads != Some(0), "at least one thread is needed")?;
+        self.check_adapter()?;
         let missing = |ok: bool, what: &str| match ok {
             true => Ok(()),
             false => {
@@ -158,15 +167,38 @@ impl Config {
         missing(self.precision == "f32", &format!("the precision `{}`", self.precision))
     }
 
-    /// The options of `inject`: what the user asks for, joined with what the adapter to start from says.
+    /// Without an adapter there must be a head, and nothing that only an adapter has.
+    fn check_adapter(&self) -> Result<()> {
+        if self.inject.is_some() {
+            return Ok(());
+        }
+        let usage = |message: &str, help: &str| Err(Error::new(Code::USAGE, message).help(help));
+        if self.head.is_none() {
+            let help = "give `--head classify:CLASSES`, or a method";
+            return usage("without an adapter there must be a head to train", help);
+        }
+        if self.init.is_some() {
+            return usage("an adapter to start from needs a method", "leave `--method none` out");
+        }
+        match self.exports.iter().find(|e| e.form == Form::Merged) {
+            Some(_) => usage(
+                "without an adapter there is nothing to merge",
+                "`--export adapted=FILE` writes the model with its head",
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// The options of `inject`: what the user asks for, joined with what the adapter to start from says; `None` where
+    /// there is no adapter.
     ///
     /// An option that contradicts the adapter's configuration is a [`Code::USAGE`] error; settings that adapter files
     /// do not tell may be added.
-    pub fn inject_options(&self, init: Option<&Options>) -> Result<Options> {
-        let Some(said) = init else { return Ok(self.inject.clone()) };
+    pub fn inject_options(&self, init: Option<&Options>) -> Result<Option<Options>> {
+        let (Some(asked), Some(said)) = (&self.inject, init) else { return Ok(self.inject.clone()) };
         let method = Method::named(&said.get_or("method", "lora".to_string())?)?;
         let mut options = said.clone();
-        for (key, values) in self.inject.iter() {
+        for (key, values) in asked.iter() {
             let setting = method.settings.iter().find(|s| s.name == key);
             let default: Vec<String> = setting.map(|s| s.default.to_string()).into_iter().collect();
             let given = if said.all(key).is_empty() { &default[..] } else { said.all(key) };
@@ -182,16 +214,17 @@ impl Config {
                 return Err(Error::new(Code::USAGE, message).help("leave it out: it comes with `--init`"));
             }
         }
-        Ok(options)
+        Ok(Some(options))
     }
 
     /// Everything that the course of the run depends on, as text; data and model are added by their fingerprints.
     ///
     /// Threads, device, places of files and intervals of saving are left out: they do not change a byte.
-    pub(crate) fn settings(&self, inject: &Options) -> BTreeMap<String, String> {
+    pub(crate) fn settings(&self, inject: Option<&Options>) -> BTreeMap<String, String> {
         let mut settings = BTreeMap::new();
         let mut put = |key: &str, value: String| drop(settings.insert(key.to_string(), value));
-        for (name, options) in [("inject", Some(inject)), ("head", self.head.as_ref())] {
+        put("adapter", inject.is_some().to_string());
+        for (name, options) in [("inject", inject), ("head", self.head.as_ref())] {
             for (key, values) in options.into_iter().flat_map(Options::iter) {
                 put(&format!("{name}.{key}"), values.join(" "));
             }
@@ -253,30 +286,32 @@ mod tests {
     fn flags_must_not_contradict_the_adapter() {
         let init = Options::default().with("method", "lora").with("rank", 4).with("targets", "query");
         let mut config = Config::new("d.npz", "out", "mse");
-        assert_eq!(config.inject_options(Some(&init)).unwrap(), init);
-        config.inject =
-            Options::default().with("rank", "4.0").with("targets", "query").with("rslora", "false");
-        assert_eq!(config.inject_options(Some(&init)).unwrap(), init);
-        config.inject = Options::default().with("rank", 8);
+        assert_eq!(config.inject_options(Some(&init)).unwrap(), Some(init.clone()));
+        let again = Options::default().with("rank", "4.0").with("targets", "query").with("rslora", "false");
+        config.inject = Some(again);
+        assert_eq!(config.inject_options(Some(&init)).unwrap(), Some(init.clone()));
+        config.inject = Some(Options::default().with("rank", 8));
         let error = config.inject_options(Some(&init)).unwrap_err();
         assert_eq!(error.code, Code::USAGE);
         assert!(error.message.contains("`rank` is `8`") && error.message.contains("says `4`"), "{error}");
-        config.inject = Options::default().with("rslora", "true");
+        config.inject = Some(Options::default().with("rslora", "true"));
         assert_eq!(config.inject_options(Some(&init)).unwrap_err().code, Code::USAGE);
     }
 
     #[test]
     fn settings_that_files_do_not_tell_may_be_added() {
         let init = Options::default().with("method", "salora").with("rank", 1);
-        let config =
-            Config { inject: Options::default().with("draw", "0.3"), ..Config::new("d.npz", "out", "mse") };
-        assert_eq!(config.inject_options(Some(&init)).unwrap(), init.with("draw", "0.3"));
+        let inject = Some(Options::default().with("draw", "0.3"));
+        let config = Config { inject, ..Config::new("d.npz", "out", "mse") };
+        assert_eq!(config.inject_options(Some(&init)).unwrap(), Some(init.with("draw", "0.3")));
     }
 
     #[test]
     fn nonsense_is_refused() {
         let good = Config::new("d.npz", "out", "mse");
-        assert!(good.check().is_ok());
+        let headed = Config { head: Some(Options::default()), ..good.clone() };
+        assert!(good.check().is_ok() && headed.check().is_ok());
+        assert!(Config { inject: None, ..headed.clone() }.check().is_ok());
         for (bad, code) in [
             (Config { batch: 0, ..good.clone() }, Code::USAGE),
             (Config { lr: f64::NAN, ..good.clone() }, Code::USAGE),
@@ -285,6 +320,12 @@ mod tests {
             (Config { duration: Duration::Steps(0), ..good.clone() }, Code::USAGE),
             (Config { keep_best: true, ..good.clone() }, Code::USAGE),
             (Config { resume: true, force: true, ..good.clone() }, Code::USAGE),
+            (Config { inject: None, ..good.clone() }, Code::USAGE),
+            (Config { inject: None, init: Some("a".into()), ..headed.clone() }, Code::USAGE),
+            (
+                Config { inject: None, exports: vec!["merged.onnx".parse().unwrap()], ..headed.clone() },
+                Code::USAGE,
+            ),
             (Config { precision: "bf16".into(), ..good.clone() }, Code::DEVICE),
             (Config { device: "cuda".into(), ..good.clone() }, Code::DEVICE),
         ] {
@@ -295,13 +336,14 @@ mod tests {
     #[test]
     fn every_setting_that_changes_the_run_is_compared() {
         let good = Config::new("d.npz", "out", "mse");
-        let settings = |c: &Config| c.settings(&c.inject);
+        let settings = |c: &Config| c.settings(c.inject.as_ref());
         for other in [
             Config { lr: 1.0, ..good.clone() },
             Config { seed: 1, ..good.clone() },
             Config { batch: 1, ..good.clone() },
             Config { clip: None, ..good.clone() },
-            Config { inject: Options::default().with("rank", 2), ..good.clone() },
+            Config { inject: Some(Options::default().with("rank", 2)), ..good.clone() },
+            Config { inject: None, ..good.clone() },
             Config { head: Some(Options::default().with("classes", 2)), ..good.clone() },
             Config { duration: Duration::Steps(3), ..good.clone() },
         ] {

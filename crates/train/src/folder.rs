@@ -60,7 +60,9 @@ impl Folder {
             _ => Ok(()),
         };
         remove(fs::remove_dir_all(self.path.join(state::FOLDER)))?;
-        remove(fs::remove_file(self.path.join(graft_adapter::HEAD_FILE)))
+        // A run writes what it trains: an adapter, a head, or both.
+        let files = [graft_adapter::MODEL_FILE, graft_adapter::CONFIG_FILE, graft_adapter::HEAD_FILE];
+        files.iter().try_for_each(|file| remove(fs::remove_file(self.path.join(file))))
     }
 }
 

@@ -18,15 +18,18 @@ pub(crate) struct Graphs {
     pub(crate) accumulate: Option<Graph>,
 }
 
-/// The stages that make the adapted model and its loss.
-pub fn forward_stages(config: &Config, inject: &Options) -> Vec<Stage> {
+/// The stages that make the adapted model and its loss; without options of `inject` there is no adapter.
+pub fn forward_stages(config: &Config, inject: Option<&Options>) -> Vec<Stage> {
     let mut loss = Stage::new("loss").with("kind", &config.loss).with("label", &config.label);
     if let Some(logits) = &config.logits {
         loss = loss.with("logits", logits);
     }
-    let inject = Stage { name: "inject".into(), options: inject.clone().with("finite", true) };
-    let head = config.head.iter().map(|options| Stage { name: "head".into(), options: options.clone() });
-    [Stage::new("canonicalize"), inject, Stage::new("fuse")].into_iter().chain(head).chain([loss]).collect()
+    let mut stages = vec![Stage::new("canonicalize")];
+    stages.extend(inject.map(|o| Stage { name: "inject".into(), options: o.clone().with("finite", true) }));
+    stages.push(Stage::new("fuse"));
+    stages.extend(config.head.iter().map(|o| Stage { name: "head".into(), options: o.clone() }));
+    stages.push(loss);
+    stages
 }
 
 /// The stages that turn the adapted model and its loss into a training step.
@@ -74,7 +77,7 @@ impl Graphs {
     pub(crate) fn new(
         model: &Graph,
         config: &Config,
-        inject: &Options,
+        inject: Option<&Options>,
         init: Option<&BTreeMap<String, Tensor>>,
         head: Option<&BTreeMap<String, Tensor>>,
         observer: &mut dyn Observer,

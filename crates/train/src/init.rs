@@ -1,5 +1,5 @@
 //! An adapter's directory as what the pass `inject` takes: options and tensors.
-use graft_adapter::Config;
+use graft_adapter::{Adapter, Config};
 use graft_ir::{Result, Tensor};
 use graft_passes::{
     Options,
@@ -29,9 +29,16 @@ impl Init {
     /// # Errors
     /// Those of [`graft_adapter::load`], and [`graft_ir::Code::ADAPTER_FEATURE`] for what no method can do.
     pub fn read(dir: &Path) -> Result<Init> {
-        let adapter = graft_adapter::load(dir)?;
-        let place = dir.join(graft_adapter::CONFIG_FILE).display().to_string();
-        let (config, options, unknown) = understood(adapter.config).map_err(|e| e.at(place))?;
+        let place = || dir.join(graft_adapter::CONFIG_FILE).display().to_string();
+        Init::of(graft_adapter::load(dir)?).map_err(|e| e.at(place()))
+    }
+
+    /// What an adapter's files hold, understood.
+    ///
+    /// # Errors
+    /// [`graft_ir::Code::ADAPTER_FEATURE`] for what no method can do.
+    pub fn of(adapter: Adapter) -> Result<Init> {
+        let (config, options, unknown) = understood(adapter.config)?;
         let ignored = |key| format!("unknown key `{key}` of `{}` is ignored", graft_adapter::CONFIG_FILE);
         let warnings = adapter.warnings.into_iter().chain(unknown.iter().map(ignored)).collect();
         Ok(Init { config, options, tensors: adapter.tensors, warnings })

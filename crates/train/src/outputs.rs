@@ -1,81 +1,108 @@
 //! What a run leaves in its folder for others: the adapter as PEFT has it, the head, the manifest.
-use crate::{config::Config, graphs::head_weights};
-use graft_adapter::{Config as AdapterConfig, Coverage, Manifest, Module, Targets, fingerprint};
+use crate::{graphs::head_weights, init::Init, trained::Trained};
+use graft_adapter::{
+    Config as AdapterConfig, Coverage, Head, Manifest, Module, NO_METHOD, Targets, fingerprint,
+};
 use graft_ir::{Code, Error, Graph, Result, Tensor};
 use graft_passes::{
     Linear, Options,
     inject::{Adapter, Method, adapters, file_tensors, peft},
     targets,
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
-/// Everything about the adapter's files but the trained numbers.
+/// Everything about the results' files but the trained numbers.
 pub(crate) struct Outputs {
-    config: AdapterConfig,
+    /// `None` where there is no adapter.
+    config: Option<AdapterConfig>,
     manifest: Manifest,
 }
 
 impl Outputs {
-    /// Describes the adapters on `forward`, which was made from `base`.
+    /// Describes the adapters and the head on `forward`, which was made from `base` with these options of the passes
+    /// `inject` and `head`.
     pub(crate) fn new(
         base: &Graph,
         forward: &Graph,
-        options: &Options,
+        inject: Option<&Options>,
+        head: Option<&Options>,
         init: Option<&AdapterConfig>,
     ) -> Result<Outputs> {
         let found = adapters(forward)?;
-        let config = match init {
-            Some(config) => config.clone(),
-            None => configuration(&found, options)?,
+        let config = match (init, inject) {
+            (Some(config), _) => Some(config.clone()),
+            (None, Some(options)) => Some(configuration(&found, options)?),
+            (None, None) => None,
         };
         let linears = targets(base)?;
         let linear = |adapter: &Adapter| linears.iter().find(|l| l.path == adapter.target);
         let keys: Vec<String> = file_tensors(forward, &|_| Ok(None))?.into_keys().collect();
         let modules: Vec<Module> =
             found.iter().filter_map(|adapter| Some(module(linear(adapter)?, &keys))).collect();
-        let weights = found.iter().filter_map(|adapter| {
-            let linear = linear(adapter)?;
-            let v = base.params.iter().copied().find(|&v| base.name(v) == linear.weight)?;
-            Some((linear.path.as_str(), linear.weight.as_str(), base[v].tensor.as_ref()?))
-        });
+        let trained_on: Vec<&Linear> = match inject {
+            Some(_) => found.iter().filter_map(linear).collect(),
+            None => linears.iter().collect(),
+        };
         let manifest = Manifest {
             schema: graft_adapter::SCHEMA.into(),
             graft: env!("CARGO_PKG_VERSION").into(),
-            base: fingerprint(weights),
-            method: found.first().map_or(String::new(), |a| a.method.clone()),
-            options: options.iter().map(|(k, v)| (k.to_string(), v.to_vec())).collect(),
+            base: base_print(base, &trained_on),
+            method: found.first().map_or_else(|| NO_METHOD.into(), |a| a.method.clone()),
+            options: inject.map_or_else(BTreeMap::new, map),
+            head: head.map(map),
             coverage: Coverage::new(found.len(), modules.len(), unclaimed(&keys, &modules)),
             modules,
         };
         Ok(Outputs { config, manifest })
     }
 
-    /// Linears that carry an adapter.
-    pub(crate) fn adapted(&self) -> usize {
-        self.manifest.coverage.adapted
+    /// Linears that carry an adapter; `None` where the head alone is trained.
+    pub(crate) fn adapted(&self) -> Option<usize> {
+        self.config.as_ref().map(|_| self.manifest.coverage.adapted)
     }
 
-    /// Writes the adapter, the head (where there is one) and the manifest; `weights` by name in `forward`.
-    pub(crate) fn write(
-        &self,
-        forward: &Graph,
-        weights: &BTreeMap<String, Tensor>,
-        run: &Config,
-    ) -> Result<()> {
-        let tensors = file_tensors(forward, &|name| Ok(weights.get(name).cloned()))?;
-        graft_adapter::save(&run.out, &self.config, &tensors)?;
-        let head = head_tensors(forward, weights);
-        if !head.is_empty() {
-            graft_adapter::tensors::write(&run.out.join(graft_adapter::HEAD_FILE), &head)?;
-        }
-        self.manifest.write(&run.out.join(graft_adapter::MANIFEST_FILE))
+    /// What was trained, with these `weights` by name in `forward`.
+    pub(crate) fn trained(&self, forward: &Graph, weights: &BTreeMap<String, Tensor>) -> Result<Trained> {
+        let adapter = |config: &AdapterConfig| {
+            let tensors = file_tensors(forward, &|name| Ok(weights.get(name).cloned()))?;
+            Init::of(graft_adapter::Adapter { config: config.clone(), tensors, warnings: Vec::new() })
+        };
+        let head = |options: &BTreeMap<_, _>| Head {
+            options: options.clone(),
+            tensors: head_tensors(forward, weights),
+            is_alone: self.config.is_none(),
+        };
+        Ok(Trained {
+            adapter: self.config.as_ref().map(adapter).transpose()?,
+            head: self.manifest.head.as_ref().map(head),
+        })
+    }
+
+    /// Writes the adapter, the head (where there are such) and the manifest into `out`.
+    pub(crate) fn write(&self, trained: &Trained, out: &Path) -> Result<()> {
+        trained.save(out)?;
+        self.manifest.write(&out.join(graft_adapter::MANIFEST_FILE))
     }
 }
 
-/// The head's weights by their names in `head.safetensors`.
+/// Options as the manifest holds them.
+fn map(options: &Options) -> BTreeMap<String, Vec<String>> {
+    options.iter().map(|(k, v)| (k.to_string(), v.to_vec())).collect()
+}
+
+/// The fingerprint of the weights of these linears.
+fn base_print(base: &Graph, linears: &[&Linear]) -> String {
+    let weight = |linear: &&Linear| base.params.iter().copied().find(|&v| base.name(v) == linear.weight);
+    fingerprint(linears.iter().filter_map(|linear| {
+        let tensor = base[weight(linear)?].tensor.as_ref()?;
+        Some((linear.path.as_str(), linear.weight.as_str(), tensor))
+    }))
+}
+
+/// The head's weights by their names in `head.safetensors`; those that `weights` lacks are as they stand in `forward`.
 fn head_tensors(forward: &Graph, weights: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
-    let named = head_weights(forward).into_iter();
-    named.filter_map(|(key, v)| Some((key, weights.get(forward.name(v))?.clone()))).collect()
+    let tensor = |v| weights.get(forward.name(v)).or(forward[v].tensor.as_ref()).cloned();
+    head_weights(forward).into_iter().filter_map(|(key, v)| Some((key, tensor(v)?))).collect()
 }
 
 fn module(linear: &Linear, keys: &[String]) -> Module {

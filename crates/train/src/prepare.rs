@@ -45,12 +45,13 @@ impl Prepared {
             observer.note("the adapter to start from has a trained head, which is not used without `--head`");
         }
         let head = head.filter(|_| config.head.is_some());
-        let graphs = Graphs::new(base, config, &inject, adapter, head, observer)?;
-        let outputs = Outputs::new(base, &graphs.forward, &inject, init.as_ref().map(|i| &i.adapter.config))?;
+        let graphs = Graphs::new(base, config, inject.as_ref(), adapter, head, observer)?;
+        let started = init.as_ref().map(|i| &i.adapter.config);
+        let outputs = Outputs::new(base, &graphs.forward, inject.as_ref(), config.head.as_ref(), started)?;
         let schema = schema(&graphs.forward, &config.loss)?;
         let data = read_data(&config.data, &schema, config, observer)?;
 
-        let mut settings = config.settings(&inject);
+        let mut settings = config.settings(inject.as_ref());
         settings.extend(fingerprints(base, config, init.as_ref())?);
         let initial = graphs.initial_state()?;
         let saved = if config.resume { Some(restore(config, &settings, &initial)?) } else { None };
@@ -82,8 +83,14 @@ impl Prepared {
             best,
         };
         run.check_dump(config)?;
+        run.rehearse_exports(base, config)?;
         run.announce(base, config, observer);
         Ok(run)
+    }
+
+    fn rehearse_exports(&self, base: &Graph, config: &Config) -> Result<()> {
+        let untrained = self.outputs.trained(&self.graphs.forward, &BTreeMap::new())?;
+        config.exports.iter().try_for_each(|export| export.rehearse(base, &untrained, config.force))
     }
 
     fn check_dump(&self, config: &Config) -> Result<()> {
@@ -114,7 +121,10 @@ impl Prepared {
             .sum();
         let frozen: u64 = base.params.iter().filter_map(|&v| base[v].tensor.as_ref()).map(elements).sum();
         let share = 100.0 * trainable as f64 / (trainable + frozen).max(1) as f64;
-        observer.note(&format!("targets: {} linear nodes carry an adapter", self.outputs.adapted()));
+        observer.note(&match self.outputs.adapted() {
+            Some(n) => format!("targets: {n} linear nodes carry an adapter"),
+            None => "targets: none, the head alone is trained".into(),
+        });
         observer.note(&format!("trainable: {trainable} parameters, {share:.2} % of {}", trainable + frozen));
         let longest = self.data.lengths().iter().copied().max().unwrap_or(1);
         let graph = self.graphs.accumulate.as_ref().unwrap_or(&self.graphs.update);

@@ -9,6 +9,7 @@ use crate::{
     prepare::Prepared,
     state::State,
     stepper::{Batch, Outcome},
+    trained::Trained,
 };
 use graft_ir::{Code, Error, Result, Tensor};
 use graft_onnx::{Model, atomic_write, atomic_write_with};
@@ -33,7 +34,7 @@ pub const METRICS_FILE: &str = "metrics.jsonl";
 /// The picture of the losses in a run's folder.
 pub const CHART_FILE: &str = "loss.svg";
 
-/// Trains adapters on `model` as `config` says, and writes them to `config.out`.
+/// Trains adapters on `model` as `config` says, and writes them to `config.out`; then the models of `config.exports`.
 ///
 /// Failures before the first step leave nothing behind. SIGINT, or `Break` from the observer, saves the state after the
 /// step that is being made and ends in a [`Code::INTERRUPTED`] error. A run that is interrupted or killed and then
@@ -54,8 +55,16 @@ pub fn run(model: &Model, config: &Config, observer: &mut dyn Observer) -> Resul
         saved: 0,
     };
     training.train(&interrupt, observer)?;
+    training.export(model, observer)?;
     let Training { run, loss, evaluation, .. } = training;
     Ok(Report { steps: run.progress.step, loss, evaluation, best: run.progress.best })
+}
+
+/// Says what a run would be like, and refuses what [`run`] would refuse before its first step; leaves nothing behind.
+pub fn plan(model: &Model, config: &Config, observer: &mut dyn Observer) -> Result<()> {
+    config.check()?;
+    let _folder = Folder::take(config)?;
+    Prepared::new(&model.graph, config, observer).map(drop)
 }
 
 /// A run on its way.
@@ -209,17 +218,27 @@ impl Training<'_> {
     /// Writes the state, then what others read: the adapter, the head, the manifest, the picture.
     fn save(&mut self) -> Result<()> {
         let state = self.state()?;
-        let weights = if state.best.is_empty() {
-            self.run.graphs.weights_of(&state.tensors)
-        } else {
-            state.best.clone()
-        };
         state.write(&self.config.out)?;
-        self.run.outputs.write(&self.run.graphs.forward, &weights, self.config)?;
+        self.run.outputs.write(&self.trained(&state)?, &self.config.out)?;
         let picture = chart::svg(self.metrics()?.lines())?;
         atomic_write(&self.config.out.join(CHART_FILE), picture.as_bytes())?;
         self.saved = self.run.progress.step;
         Ok(())
+    }
+
+    /// What the run has trained: at the best evaluation, if that is kept, else by now.
+    fn trained(&self, state: &State) -> Result<Trained> {
+        let weights = match state.best.is_empty() {
+            true => self.run.graphs.weights_of(&state.tensors),
+            false => state.best.clone(),
+        };
+        self.run.outputs.trained(&self.run.graphs.forward, &weights)
+    }
+
+    /// Writes the models that are asked for.
+    fn export(&self, model: &Model, observer: &mut dyn Observer) -> Result<()> {
+        let trained = self.trained(&self.state()?)?;
+        self.config.exports.iter().try_for_each(|e| e.write(model, &trained, self.config.force, observer))
     }
 
     /// Writes the gradients of the adapters' weights, if they are asked for after this step.

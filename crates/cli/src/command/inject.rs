@@ -1,10 +1,23 @@
 //! `graft inject`: puts adapters beside linear nodes, fresh or trained.
-use crate::{command::targets::Select, model, ui::Ui, usage};
-use graft_ir::{Graph, Result, Tensor};
+use crate::{
+    command::targets::Select,
+    model,
+    ui::{self, Ui},
+    usage,
+};
+use graft_adapter::NO_METHOD;
+use graft_ir::{Graph, Result};
 use graft_onnx::SaveOptions;
-use graft_train::Init;
-use graft_passes::{self as passes, Context, Options, Stage, pipeline};
-use std::{collections::BTreeMap, path::PathBuf};
+use graft_passes::{
+    self as passes, Context, Options, Stage,
+    inject::{Adapter, adapters},
+    pipeline,
+};
+use graft_train::{
+    Init,
+    trained::{self, Trained},
+};
+use std::path::{Path, PathBuf};
 
 /// Put adapters beside linear nodes
 #[derive(clap::Args)]
@@ -13,9 +26,13 @@ pub(crate) struct Args {
     model: PathBuf,
     #[command(flatten)]
     flags: AdapterFlags,
-    /// Fill in the trained weights of this adapter; method and targets come from its configuration
+    /// Fill in the trained weights of this adapter, and put on the head that was trained with it; method and targets come
+    /// from its configuration
     #[arg(long = "adapter", value_name = "DIR")]
     adapter_dir: Option<PathBuf>,
+    /// Leave the trained head off
+    #[arg(long, requires = "adapter_dir")]
+    no_head: bool,
     /// Make the adapters' weights overridable inputs of the graph
     #[arg(long)]
     inputs: bool,
@@ -23,18 +40,21 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Where to write (`.onnx` or `.onnxtxt`)
-    #[arg(short, long)]
-    output: PathBuf,
+    #[arg(short, long, required_unless_present = "dry_run")]
+    output: Option<PathBuf>,
     /// Overwrite the output
     #[arg(long)]
     force: bool,
+    /// List the adapters that would be put on, and write nothing
+    #[arg(long, conflicts_with = "output")]
+    dry_run: bool,
 }
 
 /// Which adapter, and where.
 #[derive(clap::Args, Clone, Default)]
 #[command(next_help_heading = "Adapter")]
 pub(crate) struct AdapterFlags {
-    /// The adapter method; `graft methods` lists them
+    /// The adapter method; `graft methods` lists them, and `train` takes `none` too: the head alone is trained
     #[arg(long)]
     method: Option<String>,
     /// The rank
@@ -60,6 +80,17 @@ impl AdapterFlags {
     /// The method, LoRA by default.
     pub(crate) fn method_or_default(&self) -> &str {
         self.method.as_deref().unwrap_or("lora")
+    }
+    /// The same for training: `None` where there is to be no adapter.
+    pub(crate) fn options_or_none(&self) -> Result<Option<Options>> {
+        let options = self.options()?;
+        if self.method.as_deref() != Some(NO_METHOD) {
+            return Ok(Some(options));
+        }
+        match options == Options::default().with("method", NO_METHOD) {
+            true => Ok(None),
+            false => Err(usage("`--method none` makes no adapter, so no other flag may say how one is made")),
+        }
     }
     /// What was given, as options of the pass `inject`.
     pub(crate) fn options(&self) -> Result<Options> {
@@ -88,32 +119,54 @@ impl AdapterFlags {
 impl Args {
     pub(crate) fn run(self, ui: &mut Ui) -> Result<()> {
         let model = model::load(&self.model, ui)?;
-        let mut options = self.flags.options()?;
-        let mut trained = None;
-        if let Some(dir) = &self.adapter_dir {
-            if options != Options::default() {
+        let options = self.flags.options()?;
+        let graph = match &self.adapter_dir {
+            Some(_) if options != Options::default() => {
                 let message = "method and targets come from the configuration of `--adapter`, so no flag may give them";
                 return Err(usage(message));
             }
-            let (config_options, tensors) = read_adapter(dir, ui)?;
-            (options, trained) = (config_options, Some(tensors));
-        }
-        if self.inputs {
-            options = options.with("inputs", true);
-        }
-        let graph = apply("inject", options, &model.graph, trained.as_ref(), self.seed, ui)?;
+            Some(dir) => self.inject_trained(&model.graph, dir, ui)?,
+            None => apply("inject", options.with("inputs", self.inputs), &model.graph, self.seed, ui)?,
+        };
+        let Some(output) = &self.output else { return ui.out(&plan(&adapters(&graph)?)) };
         let save = SaveOptions { force: self.force, ..SaveOptions::default() };
-        graft_onnx::save(&graph, Some(&model), &self.output, &save)?;
-        ui.say(&format!("wrote {}", self.output.display()));
+        graft_onnx::save(&graph, Some(&model), output, &save)?;
+        ui.say(&format!("wrote {}", output.display()));
         Ok(())
+    }
+
+    fn inject_trained(&self, graph: &Graph, dir: &Path, ui: &Ui) -> Result<Graph> {
+        let Trained { adapter, head } = read_trained(dir, self.no_head, ui)?;
+        let log = &mut |line: &str| ui.say(line);
+        let graph = match adapter {
+            Some(adapter) => trained::inject(graph, &adapter, self.inputs, log)?,
+            None => graph.clone(),
+        };
+        match head {
+            Some(head) => trained::put_head(&graph, &head, true, log),
+            None => Ok(graph),
+        }
     }
 }
 
-/// An adapter's directory: its configuration as options of `inject`, and its tensors.
-pub(crate) fn read_adapter(dir: &std::path::Path, ui: &Ui) -> Result<(Options, BTreeMap<String, Tensor>)> {
-    let adapter = Init::read(dir)?;
-    adapter.warnings.iter().for_each(|line| ui.warn(line));
-    Ok((adapter.options, adapter.tensors))
+/// The adapters as a table.
+fn plan(adapters: &[Adapter]) -> String {
+    let row = |a: &Adapter| {
+        let [rank, alpha] = [a.rank.to_string(), a.alpha.to_string()];
+        vec![a.target.clone(), a.method.clone(), rank, alpha, ui::thousands(a.parameters as u64)]
+    };
+    let rows: Vec<_> = adapters.iter().map(row).collect();
+    ui::table(&["target", "method", "rank", "alpha", "parameters"], &rows)
+}
+
+/// What an adapter's directory holds; with `no_head`, of the adapter alone.
+pub(crate) fn read_trained(dir: &Path, no_head: bool, ui: &Ui) -> Result<Trained> {
+    let trained = match no_head {
+        true => Trained { adapter: Some(Init::read(dir)?), head: None },
+        false => Trained::read(dir)?,
+    };
+    trained.adapter.iter().flat_map(|adapter| &adapter.warnings).for_each(|line| ui.warn(line));
+    Ok(trained)
 }
 
 /// Runs one pass.
@@ -121,12 +174,11 @@ pub(crate) fn apply(
     pass: &str,
     options: Options,
     graph: &Graph,
-    adapter: Option<&BTreeMap<String, Tensor>>,
     seed: u64,
     ui: &Ui,
 ) -> Result<Graph> {
     let mut log = |line: &str| ui.say(line);
-    let mut context = Context { log: &mut log, has_kernel: &graft_kernels::supports, adapter, seed };
+    let mut context = Context { log: &mut log, has_kernel: &graft_kernels::supports, adapter: None, seed };
     let stage = Stage { name: pass.into(), options };
     pipeline::run(passes::ALL, &[stage], graph, &mut context, &mut |_| ())
 }

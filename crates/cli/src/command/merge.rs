@@ -1,7 +1,7 @@
 //! `graft merge`: folds adapters into the weights that they adapt.
 use crate::{
     command::{
-        inject::{apply, read_adapter},
+        inject::{apply, read_trained},
         verify,
     },
     feeds::{self, Sizes},
@@ -9,9 +9,10 @@ use crate::{
     ui::Ui,
     usage,
 };
-use graft_ir::{Graph, Result};
+use graft_ir::{Code, Error, Graph, Result};
 use graft_onnx::SaveOptions;
 use graft_passes::Options;
+use graft_train::trained::{self, Trained};
 use std::path::{Path, PathBuf};
 
 /// Fold adapters into the weights that they adapt
@@ -19,9 +20,13 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Args {
     /// The model, or a model that `graft inject` made
     model: PathBuf,
-    /// A trained adapter, and how much of it (repeatable); without one, those that are on the model
+    /// A trained adapter, and how much of it (repeatable); without one, those that are on the model. The head that was
+    /// trained with it comes with it
     #[arg(long, value_name = "DIR[=WEIGHT]")]
     adapter: Vec<String>,
+    /// Leave the trained head off
+    #[arg(long, requires = "adapter")]
+    no_head: bool,
     /// Where to write
     #[arg(short, long)]
     output: PathBuf,
@@ -48,18 +53,10 @@ impl Args {
         if self.verify && (adapters.len() > 1 || adapters.iter().any(|(_, weight)| *weight != 1.0)) {
             return Err(usage("--verify compares with one whole adapter: give one, without a weight"));
         }
-        let mut merged = match adapters.is_empty() {
-            true => apply("merge", Options::default(), &model.graph, None, 0, ui)?,
-            false => model.graph.clone(),
+        let (adapted, merged) = match adapters.is_empty() {
+            true => (model.graph.clone(), apply("merge", Options::default(), &model.graph, 0, ui)?),
+            false => self.with_adapters(&model.graph, &adapters, ui)?,
         };
-        let mut adapted = model.graph.clone();
-        for (dir, weight) in adapters {
-            let (options, tensors) = read_adapter(dir, ui)?;
-            if self.verify {
-                adapted = apply("inject", options.clone(), &adapted, Some(&tensors), 0, ui)?;
-            }
-            merged = apply("merge", options.with("weight", weight), &merged, Some(&tensors), 0, ui)?;
-        }
         // The comparison comes first: a model that fails it is not written.
         if self.verify {
             self.compare(&adapted, &merged, ui)?;
@@ -68,6 +65,34 @@ impl Args {
         graft_onnx::save(&merged, Some(&model), &self.output, &save)?;
         ui.say(&format!("wrote {}", self.output.display()));
         Ok(())
+    }
+
+    /// The model with the adapters beside its weights (where it is to be compared) and folded into them.
+    fn with_adapters(&self, base: &Graph, adapters: &[(&Path, f64)], ui: &Ui) -> Result<(Graph, Graph)> {
+        let log = &mut |line: &str| ui.say(line);
+        let (mut adapted, mut merged) = (base.clone(), base.clone());
+        let mut heads = Vec::new();
+        for (dir, weight) in adapters {
+            let Trained { adapter, head } = read_trained(dir, self.no_head, ui)?;
+            let nothing = || {
+                let message = format!("`{}` holds a head that was trained alone: there is nothing to merge", dir.display());
+                Error::new(Code::MERGE, message).help("`graft inject MODEL --adapter DIR` puts the head on the model")
+            };
+            let adapter = adapter.ok_or_else(nothing)?;
+            if self.verify {
+                adapted = trained::inject(&adapted, &adapter, false, log)?;
+            }
+            merged = trained::merge(&merged, &adapter, *weight, log)?;
+            heads.extend(head);
+        }
+        match &heads[..] {
+            [] => Ok((adapted, merged)),
+            [head] => {
+                let silent = &mut |_: &str| ();
+                Ok((trained::put_head(&adapted, head, true, silent)?, trained::put_head(&merged, head, false, log)?))
+            }
+            _ => Err(usage("more than one of the adapters has a trained head, and a model takes one: give --no-head")),
+        }
     }
 
     fn compare(&self, adapted: &Graph, merged: &Graph, ui: &Ui) -> Result<()> {

@@ -8,7 +8,7 @@ use crate::{
 };
 use graft_ir::Result;
 use graft_passes::Options;
-use graft_train::{Config, Curve, Duration, Order};
+use graft_train::{Config, Curve, Duration, Observer, Order};
 use std::path::PathBuf;
 
 /// Train adapters on text or tensors
@@ -136,26 +136,36 @@ struct Results {
     /// Replace what is in --out
     #[arg(long, conflicts_with = "resume")]
     force: bool,
+    /// Say what the run would be like, and write nothing
+    #[arg(long)]
+    dry_run: bool,
     /// Save the state every N steps (default: after each epoch, and at the end)
     #[arg(long, value_name = "N")]
     save_every: Option<u64>,
     /// Write the gradients of one step, before clipping, under the adapter file's names
     #[arg(long, value_name = "STEP=FILE")]
     dump_grads: Option<String>,
+    /// Write the model too, with its head (repeatable): `adapted=FILE` has the adapter beside the weights, `merged=FILE`
+    /// folded into them; a FILE whose name ends in `adapted` or `merged` (`out/bert-merged.onnx`) needs no more
+    #[arg(long, value_name = "[FORM=]FILE")]
+    export: Vec<String>,
 }
 
 impl Args {
     pub(crate) fn run(self, ui: &mut Ui) -> Result<()> {
         let config = self.config()?;
         let model = model::load(&self.model, ui)?;
+        if self.results.dry_run {
+            graft_train::plan(&model, &config, &mut Plan(ui))?;
+            return ui.out("dry run: nothing was written\n");
+        }
         let mut progress = Progress::new(ui);
         let report = graft_train::run(&model, &config, &mut progress);
         progress.finish();
         let report = report?;
         let loss = report.loss.map_or_else(String::new, |loss| format!(", loss {loss:.6}"));
-        let accuracy = report.evaluation.and_then(|e| e.accuracy);
-        let accuracy = accuracy.map_or_else(String::new, |a| format!(", accuracy {:.2} %", 100.0 * a));
-        ui.out(&format!("{} steps{loss}{accuracy}; results in {}\n", report.steps, config.out.display()))
+        let evaluation = report.evaluation.map_or_else(String::new, |e| format!("; {e}"));
+        ui.out(&format!("{} steps{loss}{evaluation}; results in {}\n", report.steps, config.out.display()))
     }
 
     fn config(&self) -> Result<Config> {
@@ -165,7 +175,7 @@ impl Args {
             (epochs, None) => Duration::Epochs(epochs.unwrap_or(3)),
         };
         Ok(Config {
-            inject: self.adapter.options()?,
+            inject: self.adapter.options_or_none()?,
             init: self.init.clone(),
             head: objective.head.as_deref().map(head).transpose()?,
             logits: objective.logits.clone(),
@@ -195,8 +205,19 @@ impl Args {
             patience: course.patience,
             keep_best: course.keep_best,
             dump_grads: results.dump_grads.as_deref().map(dump).transpose()?,
+            exports: results.export.iter().map(|text| text.parse()).collect::<Result<_>>()?,
             ..Config::new(&data.data, &results.out, &objective.loss)
         })
+    }
+}
+
+/// Shows what a run would be like: a result, so it goes to stdout.
+struct Plan<'a>(&'a Ui);
+
+impl Observer for Plan<'_> {
+    fn note(&mut self, line: &str) {
+        // A reader that is gone wants no more; anything else is reported by the last line.
+        let _ = self.0.out(&format!("{line}\n"));
     }
 }
 
