@@ -47,9 +47,7 @@ pub fn training_stages(config: &Config) -> Vec<Stage> {
 
 /// A model up to its loss as it is: no adapter is put on it.
 pub(crate) fn without_adapter(model: &Graph, config: &Config, observer: &mut dyn Observer) -> Result<Graph> {
-    let mut stages = forward_stages(config, &Options::default());
-    stages.retain(|stage| stage.name != "inject");
-    run(&stages, model, None, config.seed, observer)
+    run(&forward_stages(config, None), model, None, config.seed, observer)
 }
 
 /// Runs `stages` on `graph` with the kernels of the CPU.

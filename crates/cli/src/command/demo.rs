@@ -4,7 +4,7 @@ mod report;
 
 use crate::{
     command::{
-        inject::{apply, read_adapter},
+        inject::apply,
         run::Machine,
         verify,
     },
@@ -19,7 +19,7 @@ use graft_exec::Session;
 use graft_ir::{Code, Error, Graph, Result};
 use graft_onnx::{Model, SaveOptions, atomic_write};
 use graft_passes::Options;
-use graft_train::{Config, Curve, Duration, Silent};
+use graft_train::{Config, Curve, Duration, Init, Silent, trained};
 use std::{
     collections::BTreeMap,
     fs,
@@ -102,17 +102,17 @@ impl Args {
         let quiet = ui.quieter();
         let base = model::with_types(graft_onnx::decode(Bytes::from_static(WHALE), None)?)?;
         // What cannot be injected or merged is refused before anything is written.
-        let fresh = apply("inject", self.method(), &base.graph, None, self.seed, &quiet)?;
-        apply("merge", Options::default(), &fresh, None, self.seed, &quiet)?;
+        let fresh = apply("inject", self.method(), &base.graph, self.seed, &quiet)?;
+        apply("merge", Options::default(), &fresh, self.seed, &quiet)?;
         let corpus = Corpus::new();
         self.write_data(&files, &corpus)?;
         ui.out(&report::introduction(&base.graph, &fresh, &corpus)?)?;
 
         let before = self.assess(&base.graph, &config)?;
         let adapted_loss = self.train(&base, &config, ui)?;
-        let (options, trained) = read_adapter(&files.adapter, ui)?;
-        let adapted = apply("inject", options.clone(), &base.graph, Some(&trained), self.seed, &quiet)?;
-        let merged = apply("merge", options, &base.graph, Some(&trained), self.seed, &quiet)?;
+        let (adapter, log) = (Init::read(&files.adapter)?, &mut |line: &str| quiet.say(line));
+        let adapted = trained::inject(&base.graph, &adapter, false, log)?;
+        let merged = trained::merge(&base.graph, &adapter, 1.0, log)?;
         let after = self.assess(&merged, &config)?;
         ui.out(&report::losses(before.loss, adapted_loss, after.loss))?;
         ui.out(&report::samples(&before.sample, &after.sample, ui))?;
@@ -132,7 +132,7 @@ impl Args {
 
     fn config(&self, files: &Files) -> Config {
         Config {
-            inject: self.method(),
+            inject: Some(self.method()),
             eval: Some(files.held_out.clone()),
             duration: Duration::Steps(self.steps),
             batch: BATCH,
