@@ -5,7 +5,7 @@ use graft_ir::{Array, Code, DType, Graph, Precision, check, eval::eval, infer, o
 /// A graph in which `x` goes through `node` to `h` and from there to `y`.
 fn graph(node: &str) -> Graph {
     let text = format!(
-        "<ir_version: 10, opset_import: [\"\" : 17]>\n\
+        "<ir_version: 10, opset_import: [\"\" : 17, \"com.microsoft\" : 1]>\n\
          g (float[3, 2, 4] x, float[1, 20, 4] w, float[1, 20, 5] r, bool c) => (float[3, 2, 4] y) {{\n\
            [cell] h = {node}\n  [after] y = Tanh (h)\n}}\n"
     );
