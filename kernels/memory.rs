@@ -18,6 +18,15 @@ impl Memory {
     pub fn zeroed(len: usize) -> Memory {
         Memory(vec![Line::zeroed(); len.div_ceil(ALIGN)])
     }
+    /// The same, or `None` where there is not that much memory.
+    pub fn try_zeroed(len: usize) -> Option<Memory> {
+        let n = len.checked_next_multiple_of(ALIGN)? / ALIGN;
+        let mut probe = Vec::<Line>::new();
+        // The probe is given back, because only memory that is asked for as zeros comes without being written.
+        probe.try_reserve_exact(n).ok()?;
+        drop(probe);
+        Some(Memory::zeroed(len))
+    }
     /// A copy of `bytes`.
     pub fn copy_of(bytes: &[u8]) -> Memory {
         let mut memory = Memory::zeroed(bytes.len());

@@ -4,7 +4,7 @@ use crate::{
     inject::{Init, initial},
     io, meta,
 };
-use graft_ir::{Builder, Code, DType, Error, Graph, Node, Result, Tensor, Value};
+use graft_ir::{Builder, Code, DType, Error, Graph, Node, Result, Tensor, Value, affordable};
 
 /// Options: `kind=classify`; `classes` (2); `pool`: `mean` over positions (those whose `attention_mask` is set, where
 /// the model has that input), `cls` (the first position) or `none`; `from`: the output that is read.
@@ -136,6 +136,7 @@ fn ambiguous(graph: &Graph, candidates: &[Value], message: String) -> Error {
 /// Adds `head.weight` (in, classes) and `head.bias` (classes).
 fn weights(graph: &mut Graph, d_in: usize, classes: usize, seed: u64) -> Result<[Value; 2]> {
     let mut weight = |role: &'static str, dims: Vec<usize>, init: Init| {
+        affordable(DType::Double, &dims).map_err(|e| e.at(format!("`head.{role}`")))?;
         let name = io::free_name(graph, &format!("head.{role}"));
         let values = initial(&init, &dims, seed, TENSOR);
         let too_large = || Error::new(Code::PASS, format!("a head of {classes} classes is too large"));

@@ -1,5 +1,5 @@
 //! Options of a pass: `key=value` pairs, read with types, unknown keys refused.
-use graft_ir::{Code, Error, Result};
+use graft_ir::{Code, Error, Result, error::nearest};
 use std::{collections::BTreeMap, str::FromStr};
 
 /// Options by key. A key may repeat (`rank-pattern`): values are kept in order.
@@ -39,7 +39,12 @@ impl Options {
     /// Refuses keys that are not among `known`.
     pub fn expect_only(&self, known: &[&str]) -> Result<()> {
         let Some(key) = self.0.keys().find(|k| !known.contains(&k.as_str())) else { return Ok(()) };
-        let known = if known.is_empty() { "none".into() } else { format!("`{}`", known.join("`, `")) };
-        Err(Error::new(Code::PASS, format!("unknown option `{key}`")).help(format!("known options: {known}")))
+        let help = if known.is_empty() {
+            "known options: none".into()
+        } else {
+            let near = nearest(key, known.iter().copied()).join("`, `");
+            format!("nearest: `{near}`; known options: `{}`", known.join("`, `"))
+        };
+        Err(Error::new(Code::PASS, format!("unknown option `{key}`")).help(help))
     }
 }

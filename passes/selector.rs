@@ -10,8 +10,8 @@ pub enum Pattern {
     AllLinear,
     /// Each entry matches the path that it equals, and those that end with a dot and it.
     List(Vec<String>),
-    /// Matches the whole path.
-    Regex(Regex),
+    /// Matches the whole path; with the text that the user wrote.
+    Regex(Regex, String),
 }
 
 impl Pattern {
@@ -22,7 +22,8 @@ impl Pattern {
         }
         if let Some(regex) = text.strip_prefix("re:") {
             let bad = |e| Error::new(Code::PASS, format!("bad regular expression `{regex}`: {e}"));
-            return Regex::new(&format!("^(?:{regex})$")).map(Pattern::Regex).map_err(bad);
+            let whole = Regex::new(&format!("^(?:{regex})$")).map_err(bad)?;
+            return Ok(Pattern::Regex(whole, text.to_string()));
         }
         let entries: Vec<String> = text.split(',').map(|e| e.trim().to_string()).collect();
         match entries.iter().any(String::is_empty) {
@@ -35,7 +36,7 @@ impl Pattern {
         match self {
             Pattern::AllLinear => linear.is_eligible() && !linear.is_output,
             Pattern::List(entries) => entries.iter().any(|e| is_suffix(e, &linear.path)),
-            Pattern::Regex(regex) => regex.is_match(&linear.path),
+            Pattern::Regex(regex, _) => regex.is_match(&linear.path),
         }
     }
     /// An error for the first part of the pattern that matches none of `linears`.
@@ -44,7 +45,7 @@ impl Pattern {
             Pattern::List(entries) => {
                 entries.iter().find(|e| !linears.iter().any(|l| is_suffix(e, &l.path))).cloned()
             }
-            Pattern::Regex(regex) if !linears.iter().any(|l| self.matches(l)) => Some(regex.to_string()),
+            Pattern::Regex(_, text) if !linears.iter().any(|l| self.matches(l)) => Some(text.clone()),
             Pattern::AllLinear if !linears.iter().any(|l| self.matches(l)) => Some("all-linear".into()),
             _ => None,
         };
@@ -141,7 +142,7 @@ impl Selector {
             return Some(match &self.targets {
                 Pattern::AllLinear if linear.is_eligible() => "its result is an output of the graph".into(),
                 Pattern::AllLinear => linear.reason.clone().unwrap_or_default(),
-                Pattern::List(_) | Pattern::Regex(_) => "no target matches its path".into(),
+                Pattern::List(_) | Pattern::Regex(..) => "no target matches its path".into(),
             });
         }
         if self.exclude.as_ref().is_some_and(|e| e.matches(linear)) {

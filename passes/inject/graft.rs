@@ -4,7 +4,7 @@ use super::{Config, Method, Weight, fit::Given, initial::initial, plan::Planned}
 use crate::{inline, meta};
 use graft_ir::{
     Attr, Builder, Code, DType, Error, Function, Graph, Meta, Node, Precision, Result, Tensor, Value,
-    eval::eval, library,
+    affordable, eval::eval, library,
 };
 use serde_json::json;
 
@@ -120,6 +120,8 @@ impl<'m> Grafter<'m> {
             let message = format!("weight `{}` of `{path}` is no tensor of numbers", weight.role);
             Error::new(Code::ADAPTER_FIT, message)
         };
+        affordable(DType::Double, &weight.dims)
+            .map_err(|e| e.at(format!("weight `{}` of `{path}`", weight.role)))?;
         let values = match self.given.get(&(path.clone(), weight.role)) {
             Some(tensor) => tensor.to_f64().ok_or_else(bad)?,
             None => match initial(&weight.init, &weight.dims, self.seed, self.n_weights) {

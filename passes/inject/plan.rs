@@ -44,16 +44,23 @@ pub(super) fn plan<'a>(
         method.settings.iter().filter_map(|s| given(s.name)).map(|(k, v)| (k.to_string(), v)).collect();
     let planned = |linear: &'a Linear| {
         let rank = whole_rank(ranks.get(linear).unwrap_or(rank))?;
-        let config = Config::new(method, rank, alphas.get(linear).unwrap_or(alpha), settings.clone());
+        let alpha = finite_alpha(alphas.get(linear).unwrap_or(alpha))?;
+        let config = Config::new(method, rank, alpha, settings.clone());
         let variant = method.variant(&config)?;
         Ok(Planned { linear, variant, parts: (method.parts)(linear, &config)?, config })
     };
     chosen.into_iter().map(planned).collect()
 }
 
+fn finite_alpha(alpha: f64) -> Result<f64> {
+    let bad = || Error::new(Code::METHOD, format!("alpha {alpha}: expected a finite number"));
+    if alpha.is_finite() { Ok(alpha) } else { Err(bad()) }
+}
+
 /// Adapter configurations write numbers as floats at times; a rank is whole and positive all the same.
 fn whole_rank(rank: f64) -> Result<usize> {
     let is_whole = rank >= 1.0 && rank.fract() == 0.0 && rank <= f64::from(u32::MAX);
-    let bad = || Error::new(Code::METHOD, format!("rank {rank} is not a positive whole number"));
+    let bad =
+        || Error::new(Code::METHOD, format!("rank {rank}: expected a whole number from 1 to {}", u32::MAX));
     if is_whole { Ok(rank as usize) } else { Err(bad()) }
 }

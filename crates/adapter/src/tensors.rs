@@ -22,6 +22,11 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     .map_err(place)
 }
 
+/// Refuses a name that is neither `.safetensors` nor `.npz`.
+pub fn check_name(path: &Path) -> Result<()> {
+    Format::of(path).map(drop)
+}
+
 /// Writes a `.safetensors` or `.npz` file under a temporary name that is then renamed; the same tensors always give
 /// the same bytes.
 pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {

@@ -29,9 +29,12 @@ macro_rules! commands {
 commands! {
     bench Bench;
     caps Caps;
+    completions Completions;
     demo Demo;
+    explain Explain;
     inject Inject;
     inspect Inspect;
+    man Man;
     merge Merge;
     methods Methods;
     opt Opt;

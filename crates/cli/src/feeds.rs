@@ -1,7 +1,9 @@
 //! Random inputs for a model, for checks and measurements: sizes for its symbols, and values that it can take.
 use crate::usage;
-use graft_ir::{Code, DType, Dim, Error, Graph, Node, Result, Tensor, Value, random};
-use std::collections::BTreeMap;
+use graft_ir::{
+    Code, DType, Dim, Error, Graph, Node, Result, Tensor, Value, affordable, error::nearest, random,
+};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Sizes for the symbols of a model's inputs.
 #[derive(clap::Args, Clone, Default)]
@@ -12,11 +14,27 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    /// The sizes by name; an error for what is not `NAME=N`.
-    pub(crate) fn by_name(&self) -> Result<BTreeMap<&str, usize>> {
-        let bad = |text: &str| usage(format!("`--sizes {text}`: expected NAME=N"));
-        self.sizes.iter().map(|text| size(text).ok_or_else(|| bad(text))).collect()
+    /// The sizes by name; an error for what is not `NAME=N`, and for what is no symbol of the inputs of `graph`.
+    pub(crate) fn of(&self, graph: &Graph) -> Result<BTreeMap<&str, usize>> {
+        let bad = |text: &str| usage(format!("--sizes {text}: expected NAME=N"));
+        let sizes = self.sizes.iter().map(|text| size(text).ok_or_else(|| bad(text)));
+        let sizes: BTreeMap<&str, usize> = sizes.collect::<Result<_>>()?;
+        let shapes = graph.inputs.iter().filter_map(|&v| graph.shape(v));
+        let symbols: BTreeSet<&str> = shapes.flatten().flat_map(Dim::symbols).collect();
+        match sizes.keys().find(|name| !symbols.contains(*name)) {
+            Some(name) => Err(unknown_symbol(name, &symbols)),
+            None => Ok(sizes),
+        }
     }
+}
+
+fn unknown_symbol(name: &str, symbols: &BTreeSet<&str>) -> Error {
+    let near = nearest(name, symbols.iter().copied()).join("`, `");
+    let help = match near.is_empty() {
+        true => "the inputs' sizes are all fixed".into(),
+        false => format!("nearest: `{near}`"),
+    };
+    usage(format!("--sizes {name}: no input has a size of that name")).help(help)
 }
 
 /// Reads `NAME=N`.
@@ -53,6 +71,7 @@ pub(crate) fn random_feeds(
         let ty = graph[v].ty.as_ref().ok_or_else(unknown)?;
         let shape = ty.shape.as_ref().ok_or_else(unknown)?;
         let dims: Vec<usize> = shape.iter().map(|d| size_of_dim(d, &mut bound)).collect();
+        affordable(ty.dtype, &dims).map_err(|e| e.at(format!("input `{name}`")))?;
         let draw = Draw { seed, tensor: i as u64, dims: &dims };
         let tensor = draw.tensor(ty.dtype, &name, index_bound(graph, v)).ok_or_else(|| {
             Error::new(Code::FEED, format!("input `{name}` is {}, which needs --inputs", ty.dtype))

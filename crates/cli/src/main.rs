@@ -4,6 +4,7 @@
 mod command;
 mod feeds;
 mod model;
+mod output;
 mod progress;
 mod sample;
 mod ui;
@@ -40,8 +41,7 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // Help and version are results; everything else is a usage error, which clap words better than we could.
-        Err(e) => return ExitCode::from(if e.print().is_ok() { e.exit_code() as u8 } else { 1 }),
+        Err(e) => return unparsed(&e),
     };
     let mut ui = Ui::new(cli.quiet, cli.verbose, cli.color);
     match cli.command.run(&mut ui) {
@@ -51,6 +51,23 @@ fn main() -> ExitCode {
             ExitCode::from(e.code.kind as u8)
         }
     }
+}
+
+/// Help and version are results; everything else is a usage error, which clap words better than we could.
+fn unparsed(e: &clap::Error) -> ExitCode {
+    let ui = Ui::new(false, false, Color::Auto);
+    let text = e.render().to_string();
+    match text.strip_prefix("error: ") {
+        Some(message) => ui.error(&usage(message.trim_end())),
+        // Help keeps its colours.
+        None => {
+            if let Err(failure) = ui::written(e.print()) {
+                ui.error(&failure);
+                return ExitCode::from(failure.code.kind as u8);
+            }
+        }
+    }
+    ExitCode::from(e.exit_code() as u8)
 }
 
 /// A usage error, for what clap cannot check.

@@ -1,13 +1,14 @@
 //! Reading models for commands: load, infer types, say what is odd.
 use crate::ui::Ui;
-use graft_ir::{DType, Graph, Result, Tensor, infer};
+use graft_ir::{Code, DType, Error, Graph, Result, Tensor, check, infer, parse};
 use graft_onnx::Model;
-use std::path::Path;
+use std::{io::Read as _, path::Path};
 
-/// Loads a model, infers its types and warns of what a user should know.
+/// Loads a model (from stdin for `-`), verifies it, infers its types and warns of what a user should know.
 pub(crate) fn load(path: &Path, ui: &Ui) -> Result<Model> {
     let place = || format!("model `{}`", path.display());
-    let model = graft_onnx::load(path).and_then(with_types).map_err(|e| e.at(place()))?;
+    let model = if path.as_os_str() == "-" { from_stdin() } else { graft_onnx::load(path) };
+    let model = model.and_then(with_types).map_err(|e| e.at(place()))?;
     for line in &model.warnings {
         ui.warn(&format!("{}: {line}", path.display()));
     }
@@ -22,10 +23,27 @@ pub(crate) fn load(path: &Path, ui: &Ui) -> Result<Model> {
     Ok(model)
 }
 
-/// The model with the types of all its values.
+/// The model with the types of all its values, once it is known to be valid.
 pub(crate) fn with_types(mut model: Model) -> Result<Model> {
+    check(&model.graph)?;
     infer::infer(&mut model.graph)?;
     Ok(model)
+}
+
+/// ONNX, or ONNX text: no model in binary form begins with one of the characters that text begins with.
+fn from_stdin() -> Result<Model> {
+    let failed = |e| Error::new(Code::IO, format!("standard input cannot be read: {e}"));
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut bytes).map_err(failed)?;
+    match bytes.trim_ascii_start().first() {
+        None => Err(Error::new(Code::DECODE, "standard input is empty")),
+        Some(b'<' | b'#') => {
+            let not_text = |_| Error::new(Code::TEXT, "standard input is not UTF-8");
+            let graph = parse(std::str::from_utf8(&bytes).map_err(not_text)?)?;
+            Ok(Model { graph, origin: None, warnings: Vec::new() })
+        }
+        Some(_) => graft_onnx::decode(bytes.into(), None),
+    }
 }
 
 /// The weights that hold NaN or infinite values.

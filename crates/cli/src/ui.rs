@@ -47,13 +47,10 @@ impl Ui {
     pub(crate) fn is_verbose(&self) -> bool {
         self.verbose
     }
-    /// A result: goes to stdout as it is. A reader that has gone away (`| head`) is no failure.
+    /// A result: goes to stdout as it is.
     pub(crate) fn out(&self, text: &str) -> Result<()> {
-        let written = std::io::stdout().lock().write_all(text.as_bytes());
-        match written {
-            Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::new(Code::IO, format!("stdout: {e}"))),
-            _ => Ok(()),
-        }
+        let mut stdout = std::io::stdout().lock();
+        written(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
     }
     /// A result as one JSON object on one line.
     pub(crate) fn json(&self, value: &serde_json::Value) -> Result<()> {
@@ -99,6 +96,14 @@ impl Ui {
     fn stderr(&self, line: &str) {
         // Nobody can be told when stderr is gone.
         let _ = writeln!(std::io::stderr().lock(), "{line}");
+    }
+}
+
+/// Whether stdout took what was written. A reader that has gone away (`| head`) is no failure.
+pub(crate) fn written(result: std::io::Result<()>) -> Result<()> {
+    match result {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::new(Code::IO, format!("stdout: {e}"))),
+        _ => Ok(()),
     }
 }
 

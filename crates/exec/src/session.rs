@@ -112,7 +112,7 @@ impl Session {
             notices: Vec::new(),
             profile: options.profile.then(Profile::default),
         };
-        session.memory = Memory::zeroed(session.states.last().map_or(0, |s| s.range().end));
+        session.memory = zeroed(session.states.last().map_or(0, |s| s.range().end))?;
         for i in 0..session.states.len() {
             if let Some(tensor) = &graph[session.states[i].input].tensor {
                 session.write_state(i, tensor)?;
@@ -233,7 +233,7 @@ impl Session {
             && plan.arena > self.memory.len()
         {
             let state = self.states.last().map_or(0, |s| s.range().end);
-            let mut memory = Memory::zeroed(plan.arena);
+            let mut memory = zeroed(plan.arena)?;
             memory.bytes_mut()[..state].copy_from_slice(&self.memory.bytes()[..state]);
             self.memory = memory;
         }
@@ -323,6 +323,15 @@ impl Session {
         self.memory.bytes_mut()[state.range()].copy_from_slice(tensor.data());
         Ok(())
     }
+}
+
+/// Memory for state and activations; an error where there is not enough.
+fn zeroed(bytes: usize) -> Result<Memory> {
+    let none = || {
+        let message = format!("a run on inputs of these sizes needs {bytes} bytes, which cannot be had");
+        Error::new(Code::MEMORY, message).help("run smaller batches or shorter sequences")
+    };
+    Memory::try_zeroed(bytes).ok_or_else(none)
 }
 
 /// Calls `work` in the pool, if there is one.

@@ -2,7 +2,7 @@
 //! replaced by their bodies.
 use graft_ir::{
     Array, Attr, Builder, Code, DType, Dim, Error, Function, Graph, Node, OpDef, Precision, Result, Tensor,
-    Type, Value, eval::eval_node, infer::node_label, ops,
+    Type, Value, affordable, eval::eval_node, infer::node_label, ops,
 };
 use graft_kernels as kernels;
 use std::collections::{HashMap, HashSet};
@@ -121,7 +121,17 @@ impl Specializing<'_> {
             self.stable.extend(node.defines());
         }
         self.b.append(node.clone())?;
+        self.check_sizes(&node)?;
         self.fold(&node)
+    }
+    /// Refuses results that no memory can hold, before anything is laid out for them.
+    fn check_sizes(&self, node: &Node) -> Result<()> {
+        for ty in node.defines().filter_map(|v| self.b.graph[v].ty.as_ref()) {
+            let Some(sizes) = ty.sizes() else { continue };
+            let place = || format!("node `{}` ({})", node_label(self.b.graph, node), node.op);
+            affordable(ty.dtype, &sizes).map_err(|e| e.at(place()))?;
+        }
+        Ok(())
     }
     /// Whether the body's ops mean the same in this graph.
     fn same_opsets(&self, function: &Function) -> bool {

@@ -85,6 +85,7 @@ codes! {
     DEVICE "G0601" Unsupported "The device or precision is not available.";
     FEED "G0602" Invalid "A tensor fed to the model is missing, unknown, or of the wrong type or shape.";
     DYNAMIC "G0603" Unsupported "A shape depends on data, so that no plan can be made for it.";
+    MEMORY "G0604" Invalid "There is not enough memory for what the sizes in the model, the data or the command line ask for; the message names the tensor or the amount.";
 
     USAGE "G0701" Usage "The command line could not be understood.";
     OVER_TOLERANCE "G0702" Tolerance "The two sides of a check differ by more than the tolerance.";

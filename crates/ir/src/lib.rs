@@ -34,7 +34,7 @@ pub use flow::{Flow, Uses};
 pub use graph::{Graph, Meta, Node, Type, Value, ValueData};
 pub use infer::{Fact, Infer};
 pub use ops::{EvalRule, OpDef};
-pub use tensor::{Tensor, count};
+pub use tensor::{Tensor, affordable, count};
 pub use text::{parse, parse_functions};
 pub use verify::{check, verify};
 pub use vjp::{Backward, Rule, Vjp};

@@ -133,6 +133,24 @@ impl Tensor {
     }
 }
 
+/// The bytes of a tensor of this type and these sizes, if there is memory for it. To be asked before sizes that a file
+/// or a user gives become a tensor: an allocation that fails ends the process.
+///
+/// # Errors
+/// [`Code::MEMORY`] that names type and sizes.
+pub fn affordable(dtype: DType, dims: &[usize]) -> Result<usize> {
+    let bytes = count(dims).and_then(|n| dtype.byte_len(n));
+    let had = bytes.filter(|&n| n < CERTAIN || Vec::<u8>::new().try_reserve_exact(n).is_ok());
+    had.ok_or_else(|| {
+        let wanted = bytes.map_or("more bytes than can be counted".into(), |n| format!("{n} bytes"));
+        Error::new(Code::MEMORY, format!("{dtype}{dims:?} needs {wanted}, which cannot be had"))
+            .help("choose smaller sizes")
+    })
+}
+
+/// Fewer bytes than this are taken for granted.
+const CERTAIN: usize = 1 << 20;
+
 /// The product of sizes; `None` on overflow.
 pub fn count(dims: &[usize]) -> Option<usize> {
     dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
@@ -177,6 +195,15 @@ mod tests {
     fn nibbles_are_low_first() {
         let t = Tensor::new(DType::Int4, vec![3], Bytes::from_static(&[0xF1, 0x07])).unwrap();
         assert_eq!(t.to_i64().unwrap(), [1, -1, 7]);
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused_before_they_are_allocated() {
+        assert_eq!(affordable(DType::Float, &[3, 5]).unwrap(), 60);
+        assert_eq!(affordable(DType::Int64, &[0, usize::MAX]).unwrap(), 0);
+        for dims in [&[usize::MAX, 2][..], &[1 << 62, 1], &[1 << 40, 1 << 20]] {
+            assert_eq!(affordable(DType::Float, dims).unwrap_err().code, Code::MEMORY, "{dims:?}");
+        }
     }
 
     #[test]

@@ -13,6 +13,8 @@
 //! - **reference**: only the body of a function refers to attributes, and only to those that the function declares.
 //! - **function**: a function has the name that it is filed under, a valid body without weights and captures, and
 //!   does not call itself, directly or through others.
+//! - **extent**: calls nest no deeper than 64, and with bodies in the place of all calls there are no more than 2^20
+//!   nodes, so that few lines cannot ask for work without end.
 use crate::{Attr, Code, Error, Flow, Function, Graph, Node, Result, Value, infer::node_label};
 use petgraph::{algo::kosaraju_scc, graph::DiGraph};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -24,7 +26,7 @@ pub fn verify(graph: &Graph) -> Vec<Error> {
         let at = |e: Error| e.at(format!("function `{key}`"));
         errors.extend(verify_function(key, function, graph).into_iter().map(at));
     }
-    errors.extend(recursion(graph));
+    errors.extend(calls(graph));
     errors
 }
 
@@ -62,8 +64,8 @@ fn verify_function(key: &str, function: &Function, root: &Graph) -> Vec<Error> {
     errors
 }
 
-/// Functions that call themselves: one error for each circle of them.
-fn recursion(graph: &Graph) -> Vec<Error> {
+/// Functions that call themselves, one error for each circle of them; without any, calls that expand to too much.
+fn calls(graph: &Graph) -> Vec<Error> {
     let mut calls: DiGraph<&str, ()> = DiGraph::new();
     let index: BTreeMap<&str, _> =
         graph.functions.keys().map(|name| (name.as_str(), calls.add_node(name))).collect();
@@ -74,13 +76,46 @@ fn recursion(graph: &Graph) -> Vec<Error> {
             calls.update_edge(index[name.as_str()], *to, ());
         }
     }
-    let circles = kosaraju_scc(&calls).into_iter();
-    let recursive = circles.filter(|c| c.len() > 1 || c.iter().any(|&f| calls.contains_edge(f, f)));
-    let mut circles: Vec<Vec<&str>> = recursive.map(|c| c.into_iter().map(|f| calls[f]).collect()).collect();
+    // A function comes after those that it calls.
+    let components = kosaraju_scc(&calls);
+    let is_recursive = |c: &&Vec<_>| c.len() > 1 || c.iter().any(|&f| calls.contains_edge(f, f));
+    let names = |c: &Vec<_>| c.iter().map(|&f| calls[f]).collect::<Vec<&str>>();
+    let mut circles: Vec<Vec<&str>> = components.iter().filter(is_recursive).map(names).collect();
+    if circles.is_empty() {
+        return extent(graph, components.iter().flat_map(names)).into_iter().collect();
+    }
     circles.iter_mut().for_each(|names| names.sort_unstable());
     circles.sort();
     let error = |names: Vec<&str>| broken(format!("functions call themselves: `{}`", names.join("`, `")));
     circles.into_iter().map(error).collect()
+}
+
+/// How deep calls may nest.
+const MAX_DEPTH: usize = 64;
+/// How many nodes there may be with bodies in the place of calls; real models have tens of thousands.
+const MAX_NODES: u64 = 1 << 20;
+
+/// An error where the calls of `graph` expand to too much; `functions` stand behind those that they call.
+fn extent<'g>(graph: &'g Graph, functions: impl Iterator<Item = &'g str>) -> Option<Error> {
+    let mut known: HashMap<&str, (usize, u64)> = HashMap::new();
+    let of = |body: &'g Graph, known: &HashMap<&str, (usize, u64)>| {
+        let mut ops = Vec::new();
+        collect_ops(body, &mut ops);
+        ops.into_iter().fold((0, 0u64), |(depth, nodes), op| {
+            let (below, inner) = known.get(op).map_or((0, 0), |&(depth, nodes)| (depth + 1, nodes));
+            (depth.max(below), nodes.saturating_add(inner).saturating_add(1))
+        })
+    };
+    for name in functions {
+        known.insert(name, of(&graph.functions[name].body, &known));
+    }
+    let (depth, nodes) = of(graph, &known);
+    if depth > MAX_DEPTH {
+        return Some(broken(format!("calls of functions nest {depth} deep, {MAX_DEPTH} is the most")));
+    }
+    // Without a call there is nothing that expands.
+    (depth > 0 && nodes > MAX_NODES)
+        .then(|| broken(format!("calls of functions stand for {nodes} nodes, {MAX_NODES} are the most")))
 }
 
 fn collect_ops<'g>(graph: &'g Graph, ops: &mut Vec<&'g str>) {

@@ -32,6 +32,24 @@ pub fn atomic_write_with<T>(
     Ok(result)
 }
 
+/// Refuses a target that cannot be written: one that exists, where `force` is not given, and what is no regular file.
+/// To be asked before hours of work, not after.
+///
+/// # Errors
+/// `EXISTS`, `IO`.
+pub fn check_target(target: &Path, force: bool) -> Result<()> {
+    if !force && target.symlink_metadata().is_ok() {
+        return Err(exists(target));
+    }
+    // A rename would put a file in the place of the folder, the device or the pipe.
+    if target.exists() && !target.is_file() {
+        let message = format!("`{}` cannot be written: it is no regular file", target.display());
+        return Err(Error::new(Code::IO, message).help("name a new file, or one to replace with --force"));
+    }
+    // The dot makes it an error where the folder is a file.
+    folder(target).join(".").metadata().map(drop).map_err(|e| unwritable(target, &e))
+}
+
 /// A file that is being written under a temporary name; dropping it removes it.
 pub(crate) struct Pending {
     /// Where the content goes.
@@ -41,15 +59,9 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// Starts a file that shall be called `target`; an existing one is refused at once, not after hours of work.
+    /// Starts a file that shall be called `target`, as far as [`check_target`] lets it.
     pub(crate) fn create(target: &Path, force: bool) -> Result<Pending> {
-        if !force && target.symlink_metadata().is_ok() {
-            return Err(exists(target));
-        }
-        if target.is_dir() {
-            let message = format!("`{}` cannot be written: it is a folder", target.display());
-            return Err(Error::new(Code::IO, message));
-        }
+        check_target(target, force)?;
         let mut builder = tempfile::Builder::new();
         builder.prefix(".graft-").suffix(".tmp");
         #[cfg(unix)]
@@ -94,6 +106,9 @@ pub(crate) fn folder(path: &Path) -> &Path {
 
 /// The error for a file that cannot be written.
 pub(crate) fn unwritable(path: &Path, e: &std::io::Error) -> Error {
+    // What `tempfile` adds to the cause, the temporary name, says nothing to anyone.
+    let cause = e.get_ref().and_then(std::error::Error::source).map(ToString::to_string);
+    let e = cause.unwrap_or_else(|| e.to_string());
     Error::new(Code::IO, format!("`{}` cannot be written: {e}", path.display()))
 }
 

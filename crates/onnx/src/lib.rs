@@ -17,7 +17,7 @@ mod spill;
 mod tensor;
 mod types;
 
-pub use files::{atomic_write, atomic_write_with};
+pub use files::{atomic_write, atomic_write_with, check_target};
 pub use save::{ExternalData, SaveOptions, save, to_bytes};
 
 use bytes::Bytes;
@@ -66,6 +66,9 @@ pub fn load(path: &Path) -> Result<Model> {
         let not_text = |_| Error::new(Code::TEXT, "the file is not UTF-8");
         let graph = graft_ir::parse(std::str::from_utf8(&bytes).map_err(not_text)?)?;
         return Ok(Model { graph, origin: None, warnings: Vec::new() });
+    }
+    if bytes.is_empty() {
+        return Err(Error::new(Code::DECODE, "the file is empty"));
     }
     decode(bytes, Some(files::folder(path)))
 }

@@ -126,6 +126,20 @@ fn what_breaks_a_rule_is_named() {
 }
 
 #[test]
+fn a_weight_of_unknown_type_is_carried_along_whatever_is_noted_of_it() {
+    let mut model = small();
+    let graph = model.graph.as_mut().unwrap();
+    graph.initializer[0].data_type = Some(200);
+    let note = StringStringEntryProto { key: Some("k".into()), value: Some("v".into()) };
+    graph.value_info = vec![ValueInfoProto {
+        name: Some("w".into()),
+        metadata_props: vec![note],
+        ..ValueInfoProto::default()
+    }];
+    survive(model.encode_to_vec());
+}
+
+#[test]
 fn nodes_out_of_order_are_sorted_and_it_is_said() {
     let mut model = small();
     let graph = model.graph.as_mut().unwrap();

@@ -7,7 +7,7 @@ mod text;
 
 pub use text::Text;
 
-use graft_ir::{Code, DType, Error, Result, Tensor, Type};
+use graft_ir::{Code, DType, Error, Result, Tensor, Type, error::nearest};
 use std::{collections::BTreeMap, path::Path};
 
 /// What a training graph wants to be fed with.
@@ -89,10 +89,26 @@ impl Dataset {
             _ => Err(Error::new(Code::DATA, "the data is neither `.jsonl`, `.npz` nor `.safetensors`")),
         }
         .map_err(place)?;
-        if dataset.rows() == 0 {
-            return Err(place(Error::new(Code::DATA, "the data has no rows")));
-        }
+        dataset.check(schema).map_err(place)?;
         Ok(dataset)
+    }
+
+    /// Refuses data from which nothing can be learnt: no rows, rows without elements, no label anywhere.
+    fn check(&self, schema: &Schema) -> Result<()> {
+        if self.rows() == 0 {
+            return Err(Error::new(Code::DATA, "the data has no rows"));
+        }
+        let is_void = |column: &&Column| matches!(column, Column::Even(t) if t.dims()[1..].contains(&0));
+        if let Some((name, _)) = self.columns.iter().find(|(_, column)| is_void(column)) {
+            return Err(Error::new(Code::DATA, format!("the rows of `{name}` are empty")));
+        }
+        let Some(label) = schema.label.as_ref().filter(|l| l.classes.is_some()) else { return Ok(()) };
+        let Some(Column::Even(classes)) = self.columns.get(&label.name) else { return Ok(()) };
+        if classes.to_i64().is_some_and(|classes| classes.iter().all(|&c| c == IGNORED_CLASS)) {
+            let message = format!("every label in `{}` is {IGNORED_CLASS}, which the loss skips", label.name);
+            return Err(Error::new(Code::LABEL, message));
+        }
+        Ok(())
     }
 
     /// A dataset whose columns all have `rows` rows.
@@ -182,6 +198,20 @@ impl Schema {
         }
     }
 }
+
+/// For an error's help: the nearest to `wanted` of the names that are there, and all of them if they are few.
+fn held<'a>(wanted: &str, what: &str, names: impl Iterator<Item = &'a String> + Clone) -> String {
+    let near = nearest(wanted, names.clone().map(String::as_str)).join("`, `");
+    let all: Vec<&str> = names.map(String::as_str).collect();
+    match all.len() {
+        0 => format!("there are no {what}"),
+        1..=MAX_LISTED => format!("nearest: `{near}`; the {what} are: `{}`", all.join("`, `")),
+        n => format!("nearest: `{near}`; there are {n} {what}"),
+    }
+}
+
+/// More names than these are not listed.
+const MAX_LISTED: usize = 16;
 
 /// The sizes of one row, `None` where the model leaves a size open. An input without a known rank takes any.
 fn row_sizes(ty: &Type) -> Option<Vec<Option<usize>>> {

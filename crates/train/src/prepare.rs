@@ -103,10 +103,7 @@ impl Prepared {
             );
             return Err(Error::new(Code::USAGE, message).help("give `--dump-grads` a step of this run"));
         }
-        if path.exists() && !config.force {
-            return Err(Error::new(Code::EXISTS, format!("`{}` exists already", path.display())));
-        }
-        Ok(())
+        graft_onnx::check_target(path, config.force)
     }
 
     /// The first lines: targets, trainable parameters, memory, device.
@@ -128,11 +125,12 @@ impl Prepared {
         observer.note(&format!("trainable: {trainable} parameters, {share:.2} % of {}", trainable + frozen));
         let longest = self.data.lengths().iter().copied().max().unwrap_or(1);
         let graph = self.graphs.accumulate.as_ref().unwrap_or(&self.graphs.update);
-        let (weights, alive) = estimate::memory(graph, config.batch, longest);
+        let batch = config.batch.min(self.data.rows());
+        let (weights, alive) = estimate::memory(graph, batch, longest);
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         observer.note(&format!(
             "memory: about {:.0} MiB for weights and {:.0} MiB for a batch of {} rows of {longest} tokens with its gradients",
-            mib(weights), mib(alive), config.batch
+            mib(weights), mib(alive), batch
         ));
         let threads = config.threads.map_or("all".into(), |n| n.to_string());
         observer.note(&format!("device: {}, {threads} threads, {}", config.device, config.precision));
@@ -214,6 +212,6 @@ fn restore(
 fn total_steps(config: &Config, stream: &Stream) -> u64 {
     match config.duration {
         Duration::Steps(n) => n,
-        Duration::Epochs(n) => (n * stream.per_epoch()).div_ceil(config.accumulate as u64),
+        Duration::Epochs(n) => n.saturating_mul(stream.per_epoch()).div_ceil(config.accumulate as u64),
     }
 }

@@ -11,7 +11,7 @@ use graft_exec::{Options, Session};
 use graft_ir::{Builder, DType, Dim, Graph, Node, Result, Tensor, Type, cost};
 use graft_passes::{self as passes, Context, Stage, optimizer, pipeline};
 use serde_json::json;
-use std::{collections::BTreeMap, path::PathBuf, time::Instant};
+use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, time::Instant};
 
 /// Measure the time of a step
 #[derive(clap::Args)]
@@ -27,14 +27,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "OUTPUT", requires = "train")]
     from: Option<String>,
     /// The first symbolic size of the inputs
-    #[arg(long, default_value_t = 8)]
-    batch: usize,
+    #[arg(long, default_value = "8")]
+    batch: NonZeroUsize,
     /// All other symbolic sizes of the inputs
-    #[arg(long, default_value_t = 128)]
-    seq: usize,
+    #[arg(long, default_value = "128")]
+    seq: NonZeroUsize,
     /// Steps that are measured, after two that are not
-    #[arg(long, default_value_t = 10)]
-    steps: usize,
+    #[arg(long, default_value = "10")]
+    steps: NonZeroUsize,
     #[command(flatten)]
     machine: Machine,
     /// Print one JSON object
@@ -73,13 +73,13 @@ impl Args {
             session.set_state(&name, &tensor)?;
             feeds.retain(|(fed, _)| *fed != name);
         }
-        let times = measure(&mut session, &feeds, self.steps.max(1))?;
+        let times = measure(&mut session, &feeds, self.steps.get())?;
         session.notices().iter().for_each(|notice| ui.say(notice));
         let flops = cost::flops(&graph).count.substitute(|name| sizes.get(name).map(|&n| Dim::from(n)));
         let flops = flops.as_const().unwrap_or(0) as f64;
         let rate = flops / (times.median() / 1e3);
         let fraction = rate / peak(&options)?;
-        let tokens = (self.batch * self.seq) as f64 / (times.median() / 1e3);
+        let tokens = self.batch.get() as f64 * self.seq.get() as f64 / (times.median() / 1e3);
         if self.json {
             return ui.json(&json!({
                 "schema": "graft.bench/1", "step_ms": {"median": times.median(), "min": times.min()},
@@ -106,7 +106,7 @@ impl Args {
         let mut sizes = BTreeMap::new();
         let shapes = graph.inputs.iter().filter_map(|&v| graph.shape(v));
         for symbol in shapes.flatten().flat_map(Dim::symbols) {
-            let size = if sizes.is_empty() { self.batch } else { self.seq };
+            let size = if sizes.is_empty() { self.batch } else { self.seq }.get();
             sizes.entry(symbol).or_insert(size);
         }
         sizes
@@ -128,12 +128,13 @@ impl Args {
 fn measure(session: &mut Session, feeds: &[(String, Tensor)], steps: usize) -> Result<Times> {
     let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     let mut times = Vec::new();
-    for step in 0..steps + 2 {
+    for _ in 0..2 {
+        session.run(&feeds)?;
+    }
+    for _ in 0..steps {
         let start = Instant::now();
         session.run(&feeds)?;
-        if step >= 2 {
-            times.push(start.elapsed().as_secs_f64() * 1e3);
-        }
+        times.push(start.elapsed().as_secs_f64() * 1e3);
     }
     times.sort_by(f64::total_cmp);
     Ok(Times(times))

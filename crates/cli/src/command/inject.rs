@@ -2,12 +2,12 @@
 use crate::{
     command::targets::Select,
     model,
+    output::Output,
     ui::{self, Ui},
     usage,
 };
 use graft_adapter::NO_METHOD;
 use graft_ir::{Graph, Result};
-use graft_onnx::SaveOptions;
 use graft_passes::{
     self as passes, Context, Options, Stage,
     inject::{Adapter, adapters},
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     /// The seed of initial weights
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Where to write (`.onnx` or `.onnxtxt`)
+    /// Where to write (`.onnx` or `.onnxtxt`); `-` prints ONNX text
     #[arg(short, long, required_unless_present = "dry_run")]
     output: Option<PathBuf>,
     /// Overwrite the output
@@ -61,7 +61,7 @@ pub(crate) struct AdapterFlags {
     #[arg(long)]
     rank: Option<usize>,
     /// The numerator of the scale
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     alpha: Option<f64>,
     #[command(flatten)]
     select: Select,
@@ -118,6 +118,8 @@ impl AdapterFlags {
 
 impl Args {
     pub(crate) fn run(self, ui: &mut Ui) -> Result<()> {
+        let output = self.output.clone().map(|output| Output { output, force: self.force });
+        output.iter().try_for_each(Output::check)?;
         let model = model::load(&self.model, ui)?;
         let options = self.flags.options()?;
         let graph = match &self.adapter_dir {
@@ -128,11 +130,10 @@ impl Args {
             Some(dir) => self.inject_trained(&model.graph, dir, ui)?,
             None => apply("inject", options.with("inputs", self.inputs), &model.graph, self.seed, ui)?,
         };
-        let Some(output) = &self.output else { return ui.out(&plan(&adapters(&graph)?)) };
-        let save = SaveOptions { force: self.force, ..SaveOptions::default() };
-        graft_onnx::save(&graph, Some(&model), output, &save)?;
-        ui.say(&format!("wrote {}", output.display()));
-        Ok(())
+        match output {
+            Some(output) => output.write(&graph, &model, ui),
+            None => ui.out(&plan(&adapters(&graph)?)),
+        }
     }
 
     fn inject_trained(&self, graph: &Graph, dir: &Path, ui: &Ui) -> Result<Graph> {

@@ -41,17 +41,17 @@ impl Args {
         if self.text {
             return ui.out(&model.graph.to_string());
         }
+        let sizes = self.sizes.of(&model.graph)?;
         if self.json {
             return ui.json(&summary(&model)?);
         }
-        ui.out(&self.report(&model, ui)?)
+        ui.out(&self.report(&model, &sizes, ui)?)
     }
 
-    fn report(&self, model: &Model, ui: &Ui) -> Result<String> {
+    fn report(&self, model: &Model, sizes: &BTreeMap<&str, usize>, ui: &Ui) -> Result<String> {
         let graph = &model.graph;
         let mut text = overview(model, ui);
         let flops = cost::flops(graph);
-        let sizes = self.sizes.by_name()?;
         let sized = flops.count.substitute(|name| sizes.get(name).map(|&n| Dim::from(n)));
         let _ = writeln!(text, "{}  {}", ui.bold("flops  "), human_flops(&sized));
         if self.ops {

@@ -6,11 +6,11 @@ use crate::{
     },
     feeds::{self, Sizes},
     model,
+    output::Output,
     ui::Ui,
     usage,
 };
 use graft_ir::{Code, Error, Graph, Result};
-use graft_onnx::SaveOptions;
 use graft_passes::Options;
 use graft_train::trained::{self, Trained};
 use std::path::{Path, PathBuf};
@@ -27,17 +27,13 @@ pub(crate) struct Args {
     /// Leave the trained head off
     #[arg(long, requires = "adapter")]
     no_head: bool,
-    /// Where to write
-    #[arg(short, long)]
-    output: PathBuf,
-    /// Overwrite the output
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    output: Output,
     /// Compare the merged model with the adapted one on random inputs
     #[arg(long)]
     verify: bool,
     /// The largest max|a−b| / max|a| that --verify passes
-    #[arg(long, default_value_t = 1e-4, requires = "verify")]
+    #[arg(long, default_value_t = 1e-4, requires = "verify", value_parser = verify::tolerance)]
     tol: f64,
     #[command(flatten)]
     sizes: Sizes,
@@ -48,6 +44,7 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self, ui: &mut Ui) -> Result<()> {
+        self.output.check()?;
         let model = model::load(&self.model, ui)?;
         let adapters: Vec<(&Path, f64)> = self.adapter.iter().map(|text| parse(text)).collect::<Result<_>>()?;
         if self.verify && (adapters.len() > 1 || adapters.iter().any(|(_, weight)| *weight != 1.0)) {
@@ -61,10 +58,7 @@ impl Args {
         if self.verify {
             self.compare(&adapted, &merged, ui)?;
         }
-        let save = SaveOptions { force: self.force, ..SaveOptions::default() };
-        graft_onnx::save(&merged, Some(&model), &self.output, &save)?;
-        ui.say(&format!("wrote {}", self.output.display()));
-        Ok(())
+        self.output.write(&merged, &model, ui)
     }
 
     /// The model with the adapters beside its weights (where it is to be compared) and folded into them.
@@ -96,7 +90,7 @@ impl Args {
     }
 
     fn compare(&self, adapted: &Graph, merged: &Graph, ui: &Ui) -> Result<()> {
-        let feeds = feeds::random_feeds(adapted, &self.sizes.by_name()?, 0)?;
+        let feeds = feeds::random_feeds(adapted, &self.sizes.of(adapted)?, 0)?;
         verify::report(&verify::compare(adapted, merged, &feeds)?, self.tol, self.json, ui)
     }
 }
@@ -104,6 +98,7 @@ impl Args {
 /// `DIR` or `DIR=WEIGHT`.
 fn parse(text: &str) -> Result<(&Path, f64)> {
     let Some((dir, weight)) = text.rsplit_once('=') else { return Ok((Path::new(text), 1.0)) };
-    let bad = |_| usage(format!("--adapter {text}: `{weight}` is not a number"));
-    Ok((Path::new(dir), weight.parse().map_err(bad)?))
+    let bad = || usage(format!("--adapter {text}: `{weight}` is not a finite number"));
+    let number = weight.parse().ok().filter(|w: &f64| w.is_finite()).ok_or_else(bad)?;
+    Ok((Path::new(dir), number))
 }

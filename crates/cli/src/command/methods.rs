@@ -9,6 +9,10 @@ use graft_passes::{
     inject::{Config, METHODS, Method, Variant, Weight},
 };
 use serde_json::json;
+use std::ops::RangeInclusive;
+
+/// Larger sizes would multiply to more than can be counted.
+const SIZES: RangeInclusive<usize> = 1..=1 << 24;
 
 /// List the adapter methods
 #[derive(clap::Args)]
@@ -36,6 +40,10 @@ impl Args {
     pub(crate) fn run(self, ui: &mut Ui) -> Result<()> {
         let size = self.size.split_once('x').and_then(|(i, o)| Some((i.parse().ok()?, o.parse().ok()?)));
         let (d_in, d_out) = size.ok_or_else(|| usage(format!("--size {}: expected INxOUT", self.size)))?;
+        let given = [d_in, d_out].into_iter().chain(self.rank);
+        if given.into_iter().any(|n| !SIZES.contains(&n)) {
+            return Err(usage(format!("sizes and rank lie between {} and {}", SIZES.start(), SIZES.end())));
+        }
         let row = |method: &'static Method, variant: &'static Variant| {
             let rank = self.rank.unwrap_or(method.rank);
             Row { method, variant, rank, parameters: parameters(method, variant, rank, d_in, d_out) }

@@ -1,7 +1,6 @@
 //! `graft opt`: runs any pipeline of passes, and shows what each of them does.
-use crate::{model, ui::Ui, usage};
+use crate::{model, output::Output, ui::Ui, usage};
 use graft_ir::{Graph, Result};
-use graft_onnx::SaveOptions;
 use graft_passes::{self as passes, Context, diff, pipeline};
 use std::path::PathBuf;
 
@@ -48,15 +47,10 @@ impl Args {
         if let Some(name) = self.print_after.iter().find(|n| !known(n)) {
             return Err(usage(format!("--print-after: there is no pass `{name}`")));
         }
+        let output = Output { output: self.output.clone(), force: self.force };
+        output.check()?;
         let model = model::load(&self.model, ui)?;
-        let graph = self.transform(&model.graph, ui)?;
-        if self.output.as_os_str() == "-" {
-            return ui.out(&graph.to_string());
-        }
-        let options = SaveOptions { force: self.force, ..SaveOptions::default() };
-        graft_onnx::save(&graph, Some(&model), &self.output, &options)?;
-        ui.say(&format!("wrote {}", self.output.display()));
-        Ok(())
+        output.write(&self.transform(&model.graph, ui)?, &model, ui)
     }
 
     fn transform(&self, graph: &Graph, ui: &Ui) -> Result<Graph> {

@@ -59,14 +59,13 @@ impl Machine {
 
 impl Args {
     pub(crate) fn run(self, ui: &mut Ui) -> Result<()> {
-        if !self.force && self.output.exists() {
-            let message = format!("`{}` exists already", self.output.display());
-            return Err(Error::new(Code::EXISTS, message).help("give --force to replace it"));
-        }
+        tensors::check_name(&self.output)?;
+        graft_onnx::check_target(&self.output, self.force)?;
+        let options = self.machine.options(self.profile)?;
         let model = model::load(&self.model, ui)?;
         let inputs = tensors::read(&self.inputs)?;
         let feeds: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        let mut session = Session::new(&model.graph, &[], &self.machine.options(self.profile)?)?;
+        let mut session = Session::new(&model.graph, &[], &options)?;
         let outputs: BTreeMap<String, Tensor> = session.run(&feeds)?.into_iter().collect();
         session.notices().iter().for_each(|notice| ui.say(notice));
         tensors::write(&self.output, &outputs)?;

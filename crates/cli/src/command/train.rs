@@ -92,19 +92,19 @@ struct Course {
     #[arg(long, default_value = "adamw", value_parser = ["adamw", "sgd"])]
     optimizer: String,
     /// The highest learning rate
-    #[arg(long, default_value_t = 2e-4)]
+    #[arg(long, default_value_t = 2e-4, allow_negative_numbers = true)]
     lr: f64,
     /// How the learning rate changes: constant, linear or cosine
     #[arg(long, default_value = "constant")]
     schedule: String,
     /// The share of the steps over which the learning rate rises
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     warmup: f64,
     /// Decoupled weight decay
-    #[arg(long, default_value_t = 0.01)]
+    #[arg(long, default_value_t = 0.01, allow_negative_numbers = true)]
     weight_decay: f64,
     /// The largest global norm of the gradients; 0 for no limit
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     clip: f64,
     /// Batches whose gradients are averaged for one step
     #[arg(long, default_value_t = 1, value_name = "K")]

@@ -5,7 +5,7 @@ use crate::{
     ui::{self, Ui},
 };
 use graft_exec::{Options, Session};
-use graft_ir::{Array, Code, Error, Graph, Result, Tensor, eval};
+use graft_ir::{Array, Code, Error, Graph, Result, Tensor, Value, error::nearest, eval};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     sizes: Sizes,
     /// The largest max|a−b| / max|a| that passes, for every output
-    #[arg(long, default_value_t = 1e-4)]
+    #[arg(long, default_value_t = 1e-4, value_parser = tolerance)]
     tol: f64,
     /// The seed of random inputs
     #[arg(long, default_value_t = 0)]
@@ -45,11 +45,32 @@ impl Args {
         let b = model::load(&self.b, ui)?;
         let feeds = match &self.inputs {
             Some(path) => graft_adapter::tensors::read(path)?.into_iter().collect::<Vec<_>>(),
-            None => feeds::random_feeds(&a.graph, &self.sizes.by_name()?, self.seed)?,
+            None => feeds::random_feeds(&a.graph, &self.sizes.of(&a.graph)?, self.seed)?,
         };
+        check_used(&feeds, [&a.graph, &b.graph])?;
+        let extra = names(&b.graph.outputs, &b.graph).filter(|n| !names(&a.graph.outputs, &a.graph).any(|m| m == *n));
+        extra.for_each(|name| ui.warn(&format!("output `{name}` is in the second model only: not compared")));
         let differences = compare(&a.graph, &b.graph, &feeds)?;
         report(&differences, self.tol, self.json, ui)
     }
+}
+
+fn names<'g>(values: &'g [Value], graph: &'g Graph) -> impl Iterator<Item = &'g str> {
+    values.iter().map(|&v| graph.name(v))
+}
+
+/// Refuses given inputs that neither model takes.
+fn check_used(feeds: &[(String, Tensor)], graphs: [&Graph; 2]) -> Result<()> {
+    let taken = || graphs.into_iter().flat_map(|g| names(&g.inputs, g));
+    let Some((name, _)) = feeds.iter().find(|(name, _)| !taken().any(|t| t == name)) else { return Ok(()) };
+    let near = nearest(name, taken()).join("`, `");
+    Err(Error::new(Code::FEED, format!("neither model has an input `{name}`")).help(format!("nearest: `{near}`")))
+}
+
+/// A tolerance that can be kept and broken.
+pub(crate) fn tolerance(text: &str) -> std::result::Result<f64, String> {
+    let number: f64 = text.parse().map_err(|e| format!("{e}"))?;
+    if number >= 0.0 { Ok(number) } else { Err("a tolerance is 0 or more".into()) }
 }
 
 /// Runs both graphs on `feeds` and compares the outputs of `a` with those of the same name of `b`.

@@ -21,12 +21,18 @@ impl Row {
     /// A field that must be there.
     pub(super) fn field(&self, name: &str) -> Result<&Value> {
         self.fields.get(name).ok_or_else(|| {
-            let held: Vec<&str> = self.fields.keys().map(String::as_str).collect();
             Error::new(Code::DATA, format!("there is no field `{name}`"))
-                .help(format!("the fields are: `{}`", held.join("`, `")))
+                .help(super::held(name, "fields", self.fields.keys()))
                 .at(self.place())
         })
     }
+}
+
+/// What is wrong, with the column; the parser counts lines too, within ours.
+fn not_json(e: &serde_json::Error) -> String {
+    let text = e.to_string();
+    let what = text.split(" at line ").next().unwrap_or_default();
+    format!("not valid JSON: {what} at column {}", e.column())
 }
 
 /// Every line that is not blank.
@@ -41,14 +47,15 @@ pub(super) fn read(path: &Path) -> Result<Vec<Row>> {
             break;
         }
         let bad = |message: String| Error::new(Code::DATA, message).at(format!("line {line}"));
-        let text = std::str::from_utf8(&buffer).map_err(|e| bad(format!("not UTF-8: {e}")))?;
+        let text =
+            std::str::from_utf8(buffer.trim_ascii_end()).map_err(|e| bad(format!("not UTF-8: {e}")))?;
         if text.trim().is_empty() {
             continue;
         }
         match serde_json::from_str(text) {
             Ok(Value::Object(fields)) => rows.push(Row { line, fields }),
             Ok(_) => return Err(bad("not a JSON object".into())),
-            Err(e) => return Err(bad(format!("not valid JSON: {e}"))),
+            Err(e) => return Err(bad(not_json(&e))),
         }
     }
     Ok(rows)

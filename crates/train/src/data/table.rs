@@ -31,9 +31,11 @@ pub(super) fn columns(
 fn missing(name: &str, schema: &Schema, tensors: &BTreeMap<String, Tensor>) -> Error {
     let is_label = schema.label.as_ref().is_some_and(|l| l.name == name);
     let (code, what) = if is_label { (Code::LABEL, "the label") } else { (Code::DATA, "the model's input") };
-    let held: Vec<&str> = tensors.keys().map(String::as_str).collect();
-    Error::new(code, format!("the data has no tensor for {what} `{name}`"))
-        .help(format!("its tensors are: `{}`", held.join("`, `")))
+    Error::new(code, format!("the data has no tensor for {what} `{name}`")).help(super::held(
+        name,
+        "tensors",
+        tensors.keys(),
+    ))
 }
 
 /// The tensor in the type that the graph wants. Labels may be of any integer or float type that holds the same numbers.
