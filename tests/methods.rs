@@ -212,6 +212,18 @@ fn output(graph: &Graph, results: &[Array], name: &str) -> Array {
     results[i.unwrap_or_else(|| panic!("no output `{name}`"))].clone()
 }
 
+/// What rounding merged weights to `float` once can change in the output of [`base`]: half a unit in the last place of
+/// each, passed on by inputs and activations of at most 1. Relative to the output there is no bound: its terms may cancel.
+fn merge_rounding(merged: &Graph) -> f64 {
+    const HALF_UNIT: f64 = f32::EPSILON as f64 / 2.0;
+    const LARGEST_ALPHA: f64 = 1.5;
+    let magnitude = |name: &str| -> f64 {
+        let tensor = merged.find(name).and_then(|v| merged[v].tensor.as_ref());
+        tensor.and_then(Tensor::to_f64).unwrap().iter().map(|w| w.abs()).sum()
+    };
+    HALF_UNIT * LARGEST_ALPHA * magnitude("w2") * (1.0 + magnitude("w1"))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -311,8 +323,8 @@ proptest! {
             prop_assert_eq!(shape(&merged), shape(&run("", &base, None)), "{}: the adapter is off again", case.label());
             let x = feeds(&base, form);
             let (a, b) = (exact(&adapted, &x), exact(&merged, &x));
-            // Weights are rounded to `float` once.
-            prop_assert!(apart(&a[0], &b[0]) < 1e-5, "{}", case.label());
+            let (worst, _) = difference(&a[0], &b[0]).expect("equal shapes");
+            prop_assert!(worst <= merge_rounding(&merged), "{}", case.label());
 
             let files = inject::file_tensors(&adapted, &|_| Ok(None)).unwrap();
             let spec = format!("merge{{{}}}", case.options(form));
@@ -395,7 +407,8 @@ fn anonymise(graph: &mut Graph) {
     graph.functions.clear();
 }
 
-/// The derivative of the loss by every element of input `i`.
+/// The derivative of the loss by every element of input `i`: central differences, extrapolated from two steps after
+/// Richardson, because behind a small norm (DoRA) the loss bends sharply.
 fn central_differences(graph: &Graph, feeds: &[Option<Array>], i: usize) -> Array {
     const STEP: f64 = 1e-5;
     let at = feeds[i].clone().unwrap();
@@ -407,7 +420,8 @@ fn central_differences(graph: &Graph, feeds: &[Option<Array>], i: usize) -> Arra
         let results = exact(graph, &moved);
         output(graph, &results, "loss").floats().unwrap()[0]
     };
-    let slopes = (0..at.len()).map(|j| (loss(j, STEP) - loss(j, -STEP)) / (2.0 * STEP)).collect();
+    let slope = |j: usize, step: f64| (loss(j, step) - loss(j, -step)) / (2.0 * step);
+    let slopes = (0..at.len()).map(|j| (4.0 * slope(j, STEP / 2.0) - slope(j, STEP)) / 3.0).collect();
     Array::float(at.dtype, at.dims.clone(), slopes)
 }
 
