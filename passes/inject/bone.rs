@@ -83,9 +83,11 @@ BoneGrad <pads, blocks> (dy, x, w, d, s) => (dx, dd) {
   ds_3 = Unsqueeze (ds, groups)
   dx_3 = Add (dbase_3, ds_3)
   dx_2 = Flatten <axis: int = 1> (dx_3)
-  crop = Neg (pads)
-  cropped = Pad (dx_2, crop)
   sizes = Shape (x)
+  last = Constant <value_ints: ints = [-1]> ()
+  columns = Gather (sizes, last)
+  first = Constant <value_ints: ints = [0]> ()
+  cropped = Slice (dx_2, first, columns, groups)
   dx = Reshape (cropped, sizes)
 }
 BoneMerged <repeats> (w, d) => (w_merged) {
@@ -134,9 +136,11 @@ BoneMiniGrad <pads, blocks, tiles> (dy, x, w, d, s) => (dx, dd) {
   ds_3 = Unsqueeze (ds, groups)
   dx_3 = Add (dbase_3, ds_3)
   dx_2 = Flatten <axis: int = 1> (dx_3)
-  crop = Neg (pads)
-  cropped = Pad (dx_2, crop)
   sizes = Shape (x)
+  last = Constant <value_ints: ints = [-1]> ()
+  columns = Gather (sizes, last)
+  first = Constant <value_ints: ints = [0]> ()
+  cropped = Slice (dx_2, first, columns, groups)
   dx = Reshape (cropped, sizes)
 }
 BoneMiniMerged <repeats> (w, d) => (w_merged) {
