@@ -7,9 +7,10 @@ mod model;
 mod output;
 mod progress;
 mod sample;
+mod settings;
 mod ui;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use graft_ir::{Code, Error};
 use std::process::ExitCode;
 use ui::{Color, Ui};
@@ -39,18 +40,25 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let arguments = match settings::expand(std::env::args_os().collect(), &Cli::command()) {
+        Ok(arguments) => arguments,
+        Err(e) => return failed(&e, &Ui::new(false, false, Color::Auto)),
+    };
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(e) => return unparsed(&e),
     };
     let mut ui = Ui::new(cli.quiet, cli.verbose, cli.color);
     match cli.command.run(&mut ui) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            ui.error(&e);
-            ExitCode::from(e.code.kind as u8)
-        }
+        Err(e) => failed(&e, &ui),
     }
+}
+
+/// Says what went wrong; its kind is the exit code.
+fn failed(e: &Error, ui: &Ui) -> ExitCode {
+    ui.error(e);
+    ExitCode::from(e.code.kind as u8)
 }
 
 /// Help and version are results; everything else is a usage error, which clap words better than we could.

@@ -121,3 +121,24 @@ fn a_dry_run_says_what_would_be_done_and_writes_nothing() {
     assert!(said.contains(row), "{said}");
     assert_eq!(std::fs::read_dir(dir.path()).expect("the folder").count(), 0);
 }
+
+#[test]
+fn a_file_may_hold_the_flags_and_those_of_the_command_line_win() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let (model, settings, out) = (data("base.onnx"), file("run.toml"), file("out"));
+    let text = format!(
+        "data = '{}'\nlabel = 'labels'\nloss = 'cross-entropy'\nlogits = 'logits'\nsteps = 9\nrank = 2\nexport = ['{}']",
+        data("train.npz"),
+        file("merged.onnx")
+    );
+    std::fs::write(&settings, &text).expect("a file");
+    let said = succeeds(&["train", &model, "-c", &settings, "--steps", "2", "--out", &out]);
+    assert!(said.starts_with("2 steps"), "{said}");
+    assert!(dir.path().join("merged.onnx").exists());
+    std::fs::write(&settings, text + "\nlearning-rate = 1").expect("a file");
+    let (code, said) = refused(&["train", &model, "-c", &settings, "--out", &file("other")]);
+    assert_eq!(code, 2);
+    assert!(said.contains("there is no flag `learning-rate`") && said.contains("nearest: `"), "{said}");
+    assert_eq!(refused(&["train", &model, "-c", &file("none.toml"), "--out", &file("other")]).0, 1);
+}

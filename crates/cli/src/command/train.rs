@@ -16,6 +16,10 @@ use std::path::PathBuf;
 pub(crate) struct Args {
     /// The model
     model: PathBuf,
+    /// A TOML file of flags, such as `lr = 1e-3` and `export = ["merged.onnx"]`; those of the command line win
+    #[arg(short, long, value_name = "FILE")]
+    // Nothing reads it here: the file's flags are put in before the command line is parsed.
+    config: Option<PathBuf>,
     #[command(flatten)]
     adapter: AdapterFlags,
     /// Start from this adapter: method, rank, alpha and targets come from its configuration
