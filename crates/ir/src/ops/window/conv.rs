@@ -25,7 +25,8 @@ pub(super) fn eval_conv(ctx: &Eval<'_>) -> Result<Vec<Array>> {
     };
     let groups = usize::try_from(ctx.node.int("group")?.unwrap_or(1)).unwrap_or(0);
     let declared = kernel_shape(ctx.node)?.is_some_and(|k| k != kernel);
-    if groups == 0 || depth * groups != *channels || !maps.is_multiple_of(groups) || declared {
+    if groups == 0 || depth.checked_mul(groups) != Some(*channels) || !maps.is_multiple_of(groups) || declared
+    {
         return Err(unfit());
     }
     let slides = Settings::of(ctx.node)?.slides(axes, kernel)?;
@@ -49,4 +50,23 @@ pub(super) fn eval_conv(ctx: &Eval<'_>) -> Result<Vec<Array>> {
         Ok(())
     })?;
     Ok(vec![Array::float(x.dtype, dims, y)])
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Array, Code, DType, Precision, eval::eval, parse};
+
+    #[test]
+    fn more_groups_than_can_be_counted_are_refused() {
+        let text = "<opset_import: [\"\" : 17]>
+g (float[1, 2, 3, 3] x, float[2, 2, 1, 1] w) => (float[1, 2, 3, 3] y) {
+  y = Conv <group = 9223372036854775807> (x, w)
+}";
+        let graph = parse(text).unwrap();
+        let zeros = |dims: &[usize]| {
+            Some(Array::float(DType::Float, dims.to_vec(), vec![0.0; dims.iter().product()]))
+        };
+        let refused = eval(&graph, &[zeros(&[1, 2, 3, 3]), zeros(&[2, 2, 1, 1])], Precision::Exact);
+        assert_eq!(refused.unwrap_err().code, Code::TYPES);
+    }
 }
