@@ -128,7 +128,7 @@ impl<'a> Settings<'a> {
             Some(room) => {
                 let windows = room.div_ceil(stride) + 1;
                 // The last window must begin on the axis or before it.
-                if (windows - 1) * stride >= size + before { windows - 1 } else { windows }
+                if (windows - 1).saturating_mul(stride) >= size + before { windows - 1 } else { windows }
             }
         };
         Ok(Slide { size, kernel, stride, dilation, before, after, windows })
