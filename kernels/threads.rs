@@ -1,5 +1,6 @@
 //! Threads: work is cut into the same pieces whatever their number, so that results never depend on it.
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use std::sync::{Mutex, PoisonError};
 
 /// How many threads a kernel may use; they are those of the rayon pool that the caller runs in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,23 +22,22 @@ impl Threads {
         self.0
     }
     /// Calls `work` on every job; the jobs must not depend on the number of threads.
-    pub(crate) fn each<J: Send>(self, jobs: impl Iterator<Item = J>, work: impl Fn(J) + Sync + Send) {
-        if self.0 == 1 {
-            return jobs.for_each(work);
+    pub(crate) fn each<J: Send>(self, jobs: impl Iterator<Item = J>, work: impl Fn(J) + Sync) {
+        let jobs: Vec<_> = jobs.map(|job| Mutex::new(Some(job))).collect();
+        self.share(jobs.len(), &|i| {
+            let job = jobs[i].lock().unwrap_or_else(PoisonError::into_inner).take();
+            job.into_iter().for_each(&work);
+        });
+    }
+    /// Calls `work` on every number below `n`. Not generic: rayon's machinery would otherwise be compiled for each loop.
+    fn share(self, n: usize, work: &(dyn Fn(usize) + Sync)) {
+        if self.0 == 1 || n == 1 {
+            return (0..n).for_each(work);
         }
-        let jobs: Vec<J> = jobs.collect();
-        if jobs.len() == 1 {
-            return jobs.into_iter().for_each(work);
-        }
-        jobs.into_par_iter().for_each(work);
+        (0..n).into_par_iter().for_each(work);
     }
     /// Calls `work(start, piece)` on pieces of `out` of `size` elements.
-    pub(crate) fn pieces<T: Send>(
-        self,
-        out: &mut [T],
-        size: usize,
-        work: impl Fn(usize, &mut [T]) + Sync + Send,
-    ) {
+    pub(crate) fn pieces<T: Send>(self, out: &mut [T], size: usize, work: impl Fn(usize, &mut [T]) + Sync) {
         let size = size.max(1);
         self.each(out.chunks_mut(size).enumerate(), |(i, piece)| work(i * size, piece));
     }
