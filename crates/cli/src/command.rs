@@ -31,6 +31,7 @@ commands! {
     caps Caps;
     completions Completions;
     demo Demo;
+    diff Diff;
     explain Explain;
     inject Inject;
     inspect Inspect;
@@ -38,6 +39,7 @@ commands! {
     merge Merge;
     methods Methods;
     opt Opt;
+    render Render;
     run Run;
     targets Targets;
     train Train;

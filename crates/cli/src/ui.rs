@@ -93,6 +93,14 @@ impl Ui {
     pub(crate) fn dim(&self, text: &str) -> String {
         paint(self.color_out, "2", text)
     }
+    /// A line of a result that was there before.
+    pub(crate) fn removed(&self, text: &str) -> String {
+        paint(self.color_out, "31", text)
+    }
+    /// A line of a result that is there now.
+    pub(crate) fn added(&self, text: &str) -> String {
+        paint(self.color_out, "32", text)
+    }
     fn stderr(&self, line: &str) {
         // Nobody can be told when stderr is gone.
         let _ = writeln!(std::io::stderr().lock(), "{line}");

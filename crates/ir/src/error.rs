@@ -89,6 +89,7 @@ codes! {
 
     USAGE "G0701" Usage "The command line could not be understood.";
     OVER_TOLERANCE "G0702" Tolerance "The two sides of a check differ by more than the tolerance.";
+    DIFFERENT "G0703" Failed "The two models are not the same; what differs is on stdout.";
 }
 
 /// What went wrong, where, and what to do about it.

@@ -4,13 +4,11 @@
 //! that reads it. Everything is in the order of the graph, so that results are deterministic.
 use crate::{Graph, Node, Value};
 use petgraph::{
-    Directed, Direction,
+    Direction,
     algo::{dominators, dominators::Dominators, kosaraju_scc, toposort},
-    dot::{Config, Dot},
     visit::{
-        Data, Dfs, GraphBase, GraphProp, IntoEdgeReferences, IntoNeighbors, IntoNeighborsDirected,
-        IntoNodeIdentifiers, IntoNodeReferences, NodeCompactIndexable, NodeCount, NodeIndexable, Reversed,
-        Visitable,
+        Dfs, GraphBase, IntoNeighbors, IntoNeighborsDirected, IntoNodeIdentifiers, NodeCompactIndexable,
+        NodeCount, NodeIndexable, Reversed, Visitable,
     },
 };
 use std::{
@@ -159,35 +157,11 @@ impl<'g> Flow<'g> {
     pub fn dominators(&self, root: usize) -> Dominators<usize> {
         dominators::simple_fast(self, root)
     }
-    /// The graph in Graphviz's language: a box for each node with its op and name, an edge for each value.
-    pub fn dot(&self) -> String {
-        let escaped = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
-        let edge = |_, (_, _, v): (usize, usize, &Value)| {
-            format!(
-                "label = \"{}\"",
-                self.graph.values.get(v.0 as usize).map_or("".into(), |d| escaped(&d.name))
-            )
-        };
-        let node = |_, (_, node): (usize, &Node)| {
-            format!("shape = box label = \"{}\\n{}\"", escaped(&node.op), escaped(&node.name))
-        };
-        let config = [Config::NodeNoLabel, Config::EdgeNoLabel];
-        format!("{:?}", Dot::with_attr_getters(self, &config, &edge, &node))
-    }
 }
 
 impl GraphBase for Flow<'_> {
     type NodeId = usize;
     type EdgeId = (usize, usize);
-}
-
-impl GraphProp for Flow<'_> {
-    type EdgeType = Directed;
-}
-
-impl<'g> Data for Flow<'g> {
-    type NodeWeight = Node;
-    type EdgeWeight = Value;
 }
 
 impl NodeCount for Flow<'_> {
@@ -241,23 +215,6 @@ impl IntoNodeIdentifiers for &Flow<'_> {
     type NodeIdentifiers = std::ops::Range<usize>;
     fn node_identifiers(self) -> Self::NodeIdentifiers {
         0..self.graph.nodes.len()
-    }
-}
-
-impl<'a> IntoNodeReferences for &'a Flow<'_> {
-    type NodeRef = (usize, &'a Node);
-    type NodeReferences = std::iter::Enumerate<Iter<'a, Node>>;
-    fn node_references(self) -> Self::NodeReferences {
-        self.graph.nodes.iter().enumerate()
-    }
-}
-
-impl<'a> IntoEdgeReferences for &'a Flow<'_> {
-    type EdgeRef = (usize, usize, &'a Value);
-    type EdgeReferences =
-        std::iter::Map<Iter<'a, (usize, usize, Value)>, fn(&'a (usize, usize, Value)) -> Self::EdgeRef>;
-    fn edge_references(self) -> Self::EdgeReferences {
-        self.edges.iter().map(|(from, to, v)| (*from, *to, v))
     }
 }
 
@@ -321,12 +278,5 @@ mod tests {
         assert_eq!(flow.cycles(), [vec![0, 1, 2], vec![4, 5]]);
         assert!(flow.order().is_err());
         assert_eq!(Flow::new(&diamond()).cycles(), Vec::<Vec<usize>>::new());
-    }
-
-    #[test]
-    fn draws() {
-        let dot = Flow::new(&diamond()).dot();
-        assert!(dot.contains("shape = box label = \"Add\\n\""), "{dot}");
-        assert!(dot.contains("0 -> 2 [ label = \"a\"]"), "{dot}");
     }
 }

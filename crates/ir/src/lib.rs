@@ -5,6 +5,7 @@
 mod array;
 mod attr;
 mod build;
+pub mod compare;
 pub mod cost;
 mod dim;
 mod dtype;

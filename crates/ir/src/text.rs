@@ -24,6 +24,7 @@ mod parse;
 mod print;
 
 pub use parse::{parse, parse_functions};
+pub(crate) use print::print_node;
 pub use print::{PrintOptions, print};
 
 use crate::Dim;

@@ -101,6 +101,36 @@ fn verify_and_merge() {
 }
 
 #[test]
+fn diff() {
+    let sandbox = sandbox();
+    let same = object(&sandbox, "diff tiny.onnx tiny.onnxtxt --json");
+    assert_eq!((&same["same"], &same["changes"]), (&true.into(), &serde_json::json!([])));
+    assert_eq!(sandbox.succeeds("diff tiny.onnx tiny.onnx").stdout, "");
+    sandbox.succeeds("inject tiny.onnx --targets up --rank 2 -o adapted.onnx");
+    let outcome = sandbox.graft("diff tiny.onnx adapted.onnx --json");
+    assert_eq!(outcome.code, 1);
+    let value = outcome.json();
+    let changes = value["changes"].as_array().unwrap();
+    let of = |name: &str| changes.iter().find(|c| c["name"] == name).unwrap();
+    has(of("enc.up.lora_a"), "part name before after method target distance");
+    assert_eq!(
+        (&of("enc.up.lora_a")["method"], &of("enc.up.lora_a")["target"]),
+        (&"lora".into(), &"enc.up".into())
+    );
+    assert_eq!(
+        (&of("enc.up.lora_a")["part"], &of("enc.up.lora_a")["before"]),
+        (&"weights".into(), &Value::Null)
+    );
+    // The base weights are where they were.
+    assert!(changes.iter().all(|c| c["name"] != "up" && c["name"] != "down"), "{value}");
+    let text = sandbox.graft("diff tiny.onnx other.onnx").stdout;
+    assert!(text.contains("~ down") && text.contains("max|a−b| 5.000e-1"), "{text}");
+    let text = sandbox.graft("--color always diff tiny.onnx adapted.onnx").stdout;
+    assert!(text.contains("\x1b[32m+ enc.up.lora_a") && text.contains("lora on enc.up"), "{text}");
+    assert_eq!(sandbox.graft("diff adapted.onnx tiny.onnx --stat").stdout.lines().count(), 4);
+}
+
+#[test]
 fn bench() {
     let sandbox = sandbox();
     for flags in ["", "--train --targets up"] {

@@ -23,7 +23,7 @@ fn damaged() -> Sandbox {
     sandbox
 }
 
-const READING: &[&str] = &["inspect", "targets", "opt", "bench"];
+const READING: &[&str] = &["inspect", "targets", "opt", "bench", "render -o out.svg", "diff tiny.onnx"];
 
 #[test]
 fn models_that_are_none() {
@@ -108,6 +108,13 @@ const USAGE: &[Refusal] = &[
     ("bench tiny.onnx --batch 0", 2, "G0701", &["--batch"]),
     ("explain G9999", 2, "G0701", &["`G9999`", "nearest"]),
     ("man trian", 2, "G0701", &["`trian`", "`train`"]),
+    ("render tiny.onnx -o a.png", 2, "G0701", &["`a.png`", "`.svg`"]),
+    (
+        "render tiny.onnx -o a.svg --around /enc/u/MatMul",
+        2,
+        "G0701",
+        &["`/enc/u/MatMul`", "`/enc/up/MatMul`"],
+    ),
     ("completions tcsh", 2, "G0701", &["bash"]),
 ];
 
@@ -386,6 +393,17 @@ fn checks_over_their_tolerance() {
     let outcome = sandbox.graft("verify tiny.onnx other.onnx --json");
     assert_eq!(outcome.json()["ok"], false);
     sandbox.succeeds("verify tiny.onnx other.onnx --tol 10");
+}
+
+#[test]
+fn models_that_differ() {
+    refuses(
+        &sandbox(),
+        &[
+            ("diff tiny.onnx other.onnx", 1, "G0703", &["1 place"]),
+            ("diff tiny.onnx other.onnx --json", 1, "G0703", &[]),
+        ],
+    );
 }
 
 #[test]

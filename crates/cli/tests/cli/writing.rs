@@ -71,6 +71,23 @@ fn force_replaces() {
 }
 
 #[test]
+fn pictures() {
+    let sandbox = sandbox();
+    sandbox.succeeds("inject tiny.onnx --targets up --rank 2 -o adapted.onnx");
+    for (line, words) in [
+        ("render adapted.onnx -o a.svg --depth 2", &["<svg ", "enc.up", "lora rank 2", "#fdebd0"][..]),
+        ("render adapted.onnx -o all.svg --depth 9", &["<svg ", "/enc/up/MatMul", "Tanh", "float[2, 4]"]),
+        ("render adapted.onnx -o near.dot --around /enc/up/MatMul --hops 1", &["digraph", "ReduceMean"]),
+    ] {
+        sandbox.succeeds(line);
+        let file = line.split(' ').nth(3).unwrap();
+        let text = String::from_utf8(sandbox.read(file)).unwrap();
+        words.iter().for_each(|word| assert!(text.contains(word), "{line}: no {word} in {text}"));
+    }
+    assert!(!String::from_utf8(sandbox.read("near.dot")).unwrap().contains("Tanh"));
+}
+
+#[test]
 fn the_way_from_a_model_to_a_merged_one() {
     let sandbox = sandbox();
     sandbox.succeeds("train tiny.onnx --data data.jsonl --loss cross-entropy --targets up --rank 2 --lr 0.05 --steps 20 --out run");

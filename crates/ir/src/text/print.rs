@@ -36,6 +36,12 @@ pub fn print(graph: &Graph, options: PrintOptions) -> String {
     out
 }
 
+/// The line of one node, without its notes.
+pub(crate) fn print_node(graph: &Graph, node: &Node) -> String {
+    let node = Node { meta: Meta::new(), ..node.clone() };
+    Printer { options: PrintOptions::default() }.node(graph, &node, "")
+}
+
 impl fmt::Display for Graph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&print(self, PrintOptions::default()))
