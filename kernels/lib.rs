@@ -15,6 +15,7 @@ mod matmul;
 mod memory;
 mod movement;
 mod optimizer;
+mod random;
 mod reduce;
 mod softmax;
 mod strides;
@@ -116,6 +117,7 @@ pub const FAMILIES: &[&[Kernel]] = &[
     matmul::KERNELS,
     movement::KERNELS,
     optimizer::KERNELS,
+    random::KERNELS,
     reduce::KERNELS,
     softmax::KERNELS,
 ];

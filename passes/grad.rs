@@ -3,6 +3,7 @@
 //! Only what depends on a trained weight and reaches the loss is visited, so frozen weights get no gradient. A call of
 //! a function `graft.F (x, …) => (y, saved…)` for which there is `graft.FGrad (dy, x, …, saved…) => (dx, …)` becomes a
 //! call of that; other calls are expanded first.
+mod again;
 mod calls;
 
 use crate::{Context, Options, Pass, inject::trainable, io};
@@ -42,6 +43,7 @@ fn grad(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Graph
         }
     }
     outputs(&reached, sweep, forward.len(), &mut b)?;
+    again::recompute(forward.len(), &mut b)?;
     for node in &mut out.nodes {
         if node.op == DETACH {
             node.op = "Identity".into();

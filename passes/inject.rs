@@ -2,6 +2,7 @@
 mod adapters;
 mod bat;
 mod bone;
+mod draws;
 mod files;
 mod fit;
 mod graft;
@@ -16,7 +17,7 @@ mod tri;
 
 pub(crate) use initial::initial;
 
-pub use adapters::{Adapter, adapters, file_tensors, trainable};
+pub use adapters::{Adapter, adapters, draws, file_tensors, trainable};
 pub use files::FileForm;
 pub use method::{Config, Init, METHODS, Method, Parts, Setting, Training, Variant, Weight, function};
 pub use peft::Peft;
@@ -27,23 +28,34 @@ use graft_ir::{Builder, Code, Error, Graph, Result};
 /// Options: `method`, `rank`, `alpha` and the method's own; `targets`, `exclude`, `layers`, `layers-pattern` (see
 /// [`Selector`]); `rank-pattern` and `alpha-pattern` (`PATTERN=VALUE`, repeatable); `inputs` makes the adapters'
 /// weights overridable inputs of the graph; `finite` refuses base weights that hold NaN or infinite values, in place
-/// of a warning.
+/// of a warning; `training` puts in what each step of a training draws (dropout, random gates), as functions of the new
+/// inputs `seed` and `step`.
 ///
 /// With trained weights in the context, they fill the adapters, and every one of them must fit; without `targets`
 /// they also say which linears are adapted.
 pub const PASS: Pass =
     Pass { name: "inject", about: "puts an adapter beside each chosen linear node", run: inject };
 
+/// The oldest opset in which random draws can be said.
+const DRAWING: i64 = 14;
+
 /// The options that all methods share, those of [`Selector`] aside.
-const OPTIONS: &[&str] = &["method", "rank", "alpha", "rank-pattern", "alpha-pattern", "inputs", "finite"];
+const OPTIONS: &[&str] =
+    &["method", "rank", "alpha", "rank-pattern", "alpha-pattern", "inputs", "finite", "training"];
 
 fn inject(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Graph> {
     let method = Method::named(&options.get_or("method", "lora".to_string())?)?;
     expect_known(method, options)?;
     let linears = target::targets(graph)?;
     let plan = plan::plan(method, &linears, options, ctx.adapter)?;
+    let training = options.get_or("training", false)?;
     for planned in &plan {
-        check_opset(graph, method, planned.variant)?;
+        let draws = training && planned.draws()?;
+        check_opset(
+            graph,
+            method,
+            if draws { planned.variant.opset.max(DRAWING) } else { planned.variant.opset },
+        )?;
     }
     check_finite(graph, &plan, options.get_or("finite", false)?, ctx)?;
     let given = ctx.adapter.map(|tensors| fit::fit(method, &linears, &plan, tensors)).transpose()?;
@@ -53,8 +65,8 @@ fn inject(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Gra
         out.ir_version = out.ir_version.max(10);
     }
     let mut b = Builder::new(&mut out);
-    let mut grafter =
-        graft::Grafter::new(method, ctx.seed, given.unwrap_or_default(), options.get_or("inputs", false)?);
+    let overridable = options.get_or("inputs", false)?;
+    let mut grafter = graft::Grafter::new(method, ctx.seed, given.unwrap_or_default(), overridable, training);
     for (i, node) in std::mem::take(&mut b.graph.nodes).into_iter().enumerate() {
         match plan.iter().find(|planned| planned.linear.index == Some(i)) {
             Some(planned) => grafter.graft(node, planned, &mut b)?,
@@ -84,13 +96,10 @@ fn expect_known(method: &Method, options: &Options) -> Result<()> {
 }
 
 /// An adapter is written in ops that the model's opset must have.
-fn check_opset(graph: &Graph, method: &Method, variant: &Variant) -> Result<()> {
-    let Some(opset) = graph.opset("") else { return Ok(()) };
-    if opset >= variant.opset {
-        return Ok(());
-    }
-    let message = format!("`{}` needs opset {}, the model has {opset}", method.name, variant.opset);
-    let help = format!("`graft opt -p 'upgrade{{opset={}}}'` raises it", variant.opset);
+fn check_opset(graph: &Graph, method: &Method, oldest: i64) -> Result<()> {
+    let Some(opset) = graph.opset("").filter(|&opset| opset < oldest) else { return Ok(()) };
+    let message = format!("`{}` needs opset {oldest}, the model has {opset}", method.name);
+    let help = format!("`graft opt -p 'upgrade{{opset={oldest}}}'` raises it");
     Err(Error::new(Code::OPSET, message).help(help))
 }
 

@@ -1,6 +1,6 @@
 //! Names of the inputs and outputs that passes add, and the notes that tell them from the model's own.
 use crate::meta;
-use graft_ir::{Code, Error, Graph, Result, Value};
+use graft_ir::{Code, DType, Error, Graph, Result, Type, Value};
 use serde_json::{Map, Value as Json};
 
 /// A name for a new input or output: `wanted`, with the prefix `graft.` where the graph has a value of that name.
@@ -43,4 +43,15 @@ pub(crate) fn drop_role(graph: &mut Graph, role: &str) -> Result<()> {
     all.shift_remove(role);
     graph.meta.insert(meta::IO.into(), Json::Object(all).to_string());
     Ok(())
+}
+
+/// The scalar input that plays `role`: the one that is there, or a new one.
+pub(crate) fn scalar_input(graph: &mut Graph, name: &str, dtype: DType) -> Result<Value> {
+    if let Some(v) = role(graph, name)? {
+        return Ok(v);
+    }
+    let free = free_name(graph, name);
+    let v = graph.add_input(free, Type { dtype, shape: Some(Vec::new()) });
+    set_role(graph, name, v)?;
+    Ok(v)
 }

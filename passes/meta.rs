@@ -8,6 +8,8 @@ pub const TARGET: &str = "graft.target";
 pub const ROLE: &str = "graft.role";
 /// The role of a node that casts an operand to the type that the adapter computes in.
 pub const WIDEN: &str = "widen";
+/// The role of a node that leaves out a share of the adapter's input in training.
+pub const DROPPED: &str = "dropped";
 /// The role of a node between the base linear's weight and what the adapter reads of it.
 pub const VIEW: &str = "view";
 /// On a base linear that was given other operands: JSON object of its op and attributes before.

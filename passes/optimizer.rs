@@ -108,8 +108,8 @@ fn optimizer(graph: &Graph, options: &Options, _: &mut Context<'_>) -> Result<Gr
     b.scope("optimizer.");
     let norm = global_norm(&weights, &mut b)?;
     let coefficient = clip_coefficient(norm, options.get_or("clip", 0.0)?, &mut b)?;
-    let lr = scalar_input("lr", DType::Float, &mut b)?;
-    let step = if rule.counts_steps { Some(scalar_input("step", DType::Int64, &mut b)?) } else { None };
+    let lr = io::scalar_input(b.graph, "lr", DType::Float)?;
+    let step = if rule.counts_steps { Some(io::scalar_input(b.graph, "step", DType::Int64)?) } else { None };
     let mut outputs = Vec::new();
     for &Weight { weight, gradient } in &weights {
         let name = b.graph.name(weight).to_string();
@@ -171,13 +171,6 @@ fn clip_coefficient(norm: Value, clip: f64, b: &mut Builder<'_>) -> Result<Optio
     let ratio = b.div(largest, divisor)?;
     let one = b.scalar_like("one", 1.0, ratio)?;
     b.op("coefficient", "Min", &[ratio, one]).map(Some)
-}
-
-fn scalar_input(role: &str, dtype: DType, b: &mut Builder<'_>) -> Result<Value> {
-    let name = io::free_name(b.graph, role);
-    let v = b.graph.add_input(name, Type { dtype, shape: Some(Vec::new()) });
-    io::set_role(b.graph, role, v)?;
-    Ok(v)
 }
 
 /// Appends the update of one weight; returns the pairs of state input and output.

@@ -67,6 +67,22 @@ pub fn adapters(graph: &Graph) -> Result<Vec<Adapter>> {
     Ok(found)
 }
 
+/// Whether each step of a training draws random numbers for an adapter on `graph`.
+///
+/// # Errors
+/// [`Code::ADAPTER`] where the notes are damaged.
+pub fn draws(graph: &Graph) -> Result<bool> {
+    if graph.params.iter().any(|&v| graph[v].meta.contains_key(meta::DRAWN)) {
+        return Ok(true);
+    }
+    for adapter in adapters(graph)? {
+        if adapter.config()?.dropout()? > 0.0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn read(graph: &Graph, method: &str, target: &str, config: &str) -> Result<Adapter> {
     let damaged =
         || Error::new(Code::ADAPTER, format!("the notes of adapter `{target}` are damaged: `{config}`"));

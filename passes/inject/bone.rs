@@ -1,7 +1,7 @@
 //! Bone (PEFT's MiSS): `y = x·w + s·d`, where `s` sums the columns of `x` whose numbers agree modulo the rank. In its
 //! mini form `d` has few columns, which are repeated over the outputs.
 //! <https://arxiv.org/abs/2409.15371>
-use super::{Config, FileForm, Init, Method, Parts, Peft, Setting, Variant, Weight};
+use super::{Config, FileForm, Init, Method, Parts, Peft, Setting, Variant, Weight, method::DROPOUT};
 use crate::target::Linear;
 use graft_ir::{Attr, Attrs, Code, Error, Result};
 
@@ -10,7 +10,10 @@ pub(super) const BONE: Method = Method {
     paper: "https://arxiv.org/abs/2409.15371",
     rank: 16,
     alpha: None,
-    settings: &[Setting { name: "mini", about: "columns of d, a divisor of out; 0 for out", default: "0" }],
+    settings: &[
+        Setting { name: "mini", about: "columns of d, a divisor of out; 0 for out", default: "0" },
+        DROPOUT,
+    ],
     variants: &[
         Variant {
             function: "graft.Bone",

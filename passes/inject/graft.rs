@@ -1,15 +1,14 @@
 //! Rewrites one linear: its base node stays or is given other operands, and the adapter's nodes and weights are put
 //! beside it.
-use super::{Config, Method, Weight, fit::Given, initial::initial, plan::Planned};
+use super::{
+    Config, Method, Weight, draws::Draws, fit::Given, initial::initial, method::BASE, plan::Planned,
+};
 use crate::{inline, meta, target::module};
 use graft_ir::{
     Attr, Builder, Code, DType, Error, Function, Graph, Meta, Node, Precision, Result, Tensor, Value,
     affordable, eval::eval, library,
 };
 use serde_json::json;
-
-/// The value of a method's function that is the linear that was there.
-const BASE: &str = "base";
 
 /// Puts the adapters of one method into a graph.
 pub(super) struct Grafter<'m> {
@@ -19,12 +18,21 @@ pub(super) struct Grafter<'m> {
     overridable: bool,
     /// The number of weights made so far: each draws its own random numbers.
     n_weights: u64,
+    /// What each step draws; `None` where nothing is drawn, as in evaluation.
+    draws: Option<Draws>,
 }
 
 impl<'m> Grafter<'m> {
-    /// `given` are trained weights; where `overridable`, weights become inputs of the graph too.
-    pub(super) fn new(method: &'m Method, seed: u64, given: Given, overridable: bool) -> Grafter<'m> {
-        Grafter { method, seed, given, overridable, n_weights: 0 }
+    /// `given` are trained weights; where `overridable`, weights become inputs of the graph too; `training` puts what
+    /// each step draws into the graph.
+    pub(super) fn new(
+        method: &'m Method,
+        seed: u64,
+        given: Given,
+        overridable: bool,
+        training: bool,
+    ) -> Grafter<'m> {
+        Grafter { method, seed, given, overridable, n_weights: 0, draws: training.then(Draws::default) }
     }
 
     /// Appends `node`, which is the planned linear, with its adapter. The result keeps its name.
@@ -38,7 +46,11 @@ impl<'m> Grafter<'m> {
         b.scope(format!("{path}.{}_", self.method.name));
         let model = b.graph.dtype(x).or(b.graph.dtype(y)).unwrap_or(planned.linear.dtype);
         let own = if model == DType::Double { DType::Double } else { DType::Float };
-        let body = Body::new(planned.variant.forward()?, own)?;
+        let share = if self.draws.is_some() { planned.config.dropout()? } else { 0.0 };
+        let body = match share {
+            0.0 => Body::new(planned.variant.forward()?, own)?,
+            _ => Body::new(&planned.variant.dropped()?, own)?,
+        };
         let name = adapter_name(&node, path, self.method.name);
         let bias = node.input(2);
         let keeps = body.keeps_base();
@@ -46,7 +58,12 @@ impl<'m> Grafter<'m> {
         let base = Node { inputs: node.inputs.iter().copied().take(2).collect(), ..node };
         let mut operands = Vec::new();
         let kept = if keeps { Some(self.base(base.clone(), y, path, b)?) } else { None };
-        operands.push(self.cast(x, own, path, b)?);
+        let x = self.cast(x, own, path, b)?;
+        operands.push(x);
+        let notes = self.notes(path, meta::DROPPED);
+        if let Some(draws) = self.draws.as_mut().filter(|_| share > 0.0) {
+            operands.push(draws.dropped(x, share, notes, b)?);
+        }
         let kept = kept.map(|v| self.cast(v, own, path, b)).transpose()?;
         let w = if body.reads_weight() { self.view(&base, own, path, b)? } else { x };
         operands.push(w);
@@ -132,6 +149,10 @@ impl<'m> Grafter<'m> {
         self.n_weights += 1;
         let tensor = Tensor::from_f64(dtype, &weight.dims, values);
         let name = b.fresh(weight.role);
+        let notes = self.notes(path, weight.role);
+        if let Some(draws) = self.draws.as_mut().filter(|_| weight.is_drawn) {
+            return draws.uniform(&weight.dims, dtype, notes, b);
+        }
         let v = b.graph.add_param(name, tensor.ok_or_else(bad)?);
         let notes = &mut b.graph[v].meta;
         notes.extend(self.notes(path, weight.role));
@@ -181,6 +202,8 @@ struct Body {
     /// Each node notes the name of its result as its role. If the linear stays as it is, its result is the last input.
     function: Function,
     keeps_base: bool,
+    /// The linear's weight.
+    w: Value,
 }
 
 impl Body {
@@ -191,7 +214,8 @@ impl Body {
         let no_base = || Error::new(Code::METHOD, format!("`{}` has no product `{BASE}`", function.name));
         let is_base = |n: &Node| n.op == "MatMul" && n.output(0).is_some_and(|v| body.name(v) == BASE);
         let base = body.nodes.iter().position(is_base).ok_or_else(no_base)?;
-        let keeps_base = body.nodes[base].inputs[..] == [Some(body.inputs[0]), Some(body.inputs[1])];
+        let w = body.inputs.iter().copied().find(|&v| body.name(v) == "w").ok_or_else(no_base)?;
+        let keeps_base = body.nodes[base].inputs[..] == [Some(body.inputs[0]), Some(w)];
         if keeps_base {
             let result = body.nodes.remove(base).output(0);
             body.inputs.extend(result);
@@ -203,7 +227,7 @@ impl Body {
                 widen_constant(&mut body.nodes[i]);
             }
         }
-        Ok(Body { function, keeps_base })
+        Ok(Body { function, keeps_base, w })
     }
     /// Whether the node of the linear stays as it is.
     fn keeps_base(&self) -> bool {
@@ -212,7 +236,7 @@ impl Body {
     /// Whether anything but the linear reads its weight: then the method is not just added to it.
     fn reads_weight(&self) -> bool {
         let body = &self.function.body;
-        body.nodes.iter().flat_map(Node::reads).any(|v| v == body.inputs[1])
+        body.nodes.iter().flat_map(Node::reads).any(|v| v == self.w)
     }
     /// Brings the library functions that the body calls.
     fn require(&self, graph: &mut Graph) -> Result<()> {

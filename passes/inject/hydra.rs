@@ -1,7 +1,9 @@
 //! HydraLoRA: `y = x·w + (alpha/rank)·Σₕ pₕ·(x·a)·bₕ`: one shared `a`, several heads `b`, and for each token the
 //! probabilities `p = softmax(x·router)` of the heads. What it adds depends on the input, so it cannot be merged.
 //! <https://arxiv.org/abs/2404.19245>
-use super::{Config, FileForm, Init, Method, Parts, Peft, Setting, Variant, Weight, lora::A};
+use super::{
+    Config, FileForm, Init, Method, Parts, Peft, Setting, Variant, Weight, lora::A, method::DROPOUT,
+};
 use crate::target::Linear;
 use graft_ir::Result;
 
@@ -10,7 +12,7 @@ pub(super) const HYDRA: Method = Method {
     paper: "https://arxiv.org/abs/2404.19245",
     rank: 8,
     alpha: Some(16.0),
-    settings: &[Setting { name: "experts", about: "the number of heads", default: "3" }],
+    settings: &[Setting { name: "experts", about: "the number of heads", default: "3" }, DROPOUT],
     variants: &[Variant {
         function: "graft.Hydra",
         about: "y = x·w + (alpha/rank)·Σₕ pₕ·(x·a)·bₕ, p = softmax(x·router)",
@@ -39,11 +41,21 @@ pub(super) const HYDRA: Method = Method {
 };
 
 /// x (…, in), w (in, out), a (in, rank), b (heads, rank, out), router (in, heads), scale a scalar; the gradient needs
-/// h = x·a (…, rank) and p (…, heads). Nothing of the size tokens × heads × out is made.
+/// h = x·a (…, rank) and p (…, heads). Nothing of the size tokens × heads × out is made. Dropout does
+/// not touch what the router reads; all heads share its mask.
 const FUNCTIONS: &str = r#"
 Hydra (x, w, a, b, router, scale) => (y, h, p) {
   base = MatMul (x, w)
   h = MatMul (x, a)
+  logits = MatMul (x, router)
+  p = Softmax <axis: int = -1> (logits)
+  up = Einsum <equation: string = "...h,...r,hro->...o"> (p, h, b)
+  delta = Mul (up, scale)
+  y = Add (base, delta)
+}
+HydraDropped (x, xd, w, a, b, router, scale) => (y) {
+  base = MatMul (x, w)
+  h = MatMul (xd, a)
   logits = MatMul (x, router)
   p = Softmax <axis: int = -1> (logits)
   up = Einsum <equation: string = "...h,...r,hro->...o"> (p, h, b)

@@ -1,7 +1,7 @@
 //! LoRA: `y = x·w + scale·(x·a)·b`, scale = alpha/rank, or alpha/√rank as rsLoRA has it; and DoRA:
 //! `y = (x·v)·m/‖v‖` with `v = w + scale·a·b`, whose norm for each output is constant in the gradient.
 //! <https://arxiv.org/abs/2106.09685>, <https://arxiv.org/abs/2312.03732>, <https://arxiv.org/abs/2402.09353>
-use super::{Config, FileForm, Init, Method, Parts, Peft, Setting, Variant, Weight};
+use super::{Config, FileForm, Init, Method, Parts, Peft, Setting, Variant, Weight, method::DROPOUT};
 use crate::target::Linear;
 use graft_ir::Result;
 
@@ -17,6 +17,7 @@ pub(super) const LORA: Method = Method {
             about: "train the length of each output's weights by itself",
             default: "false",
         },
+        DROPOUT,
     ],
     variants: &[
         Variant {
@@ -58,7 +59,8 @@ pub(super) const B: FileForm = FileForm::transposed("b", "lora_B.weight");
 const M: FileForm = FileForm::plain("m", "lora_magnitude_vector").or(&["lora_magnitude_vector.weight"]);
 
 /// x (…, in), w (in, out), a (in, rank), b (rank, out), m (out), scale a scalar; what the gradient needs is h = x·a
-/// (…, rank), and in DoRA x·v (…, out) and the norms n (out).
+/// (…, rank), and in DoRA x·v (…, out) and the norms n (out). With dropout DoRA keeps the base product of x and rescales
+/// that of xd, as PEFT does.
 const FUNCTIONS: &str = "
 Lora (x, w, a, b, scale) => (y, h) {
   base = MatMul (x, w)
@@ -105,6 +107,24 @@ Dora (x, w, a, b, m, scale) => (y, h, sum, n) {
   n = graft.Detach (norm)
   length = Div (m, n)
   y = Mul (sum, length)
+}
+DoraDropped (x, xd, w, a, b, m, scale) => (y) {
+  base = MatMul (x, w)
+  seen = MatMul (xd, w)
+  h = MatMul (xd, a)
+  up = MatMul (h, b)
+  delta = Mul (up, scale)
+  sum = Add (seen, delta)
+  ab = MatMul (a, b)
+  change = Mul (ab, scale)
+  v = Add (w, change)
+  rows = Constant <value_ints: ints = [0]> ()
+  norm = ReduceL2 <keepdims: int = 0> (v, rows)
+  n = graft.Detach (norm)
+  length = Div (m, n)
+  turned = Mul (sum, length)
+  rest = Sub (turned, seen)
+  y = Add (base, rest)
 }
 DoraGrad (dy, x, w, a, b, m, scale, h, sum, n) => (dx, da, db, dm) {
   length = Div (m, n)

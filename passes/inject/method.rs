@@ -4,6 +4,9 @@ use crate::target::Linear;
 use graft_ir::{Attrs, Code, Error, Function, Result, error::nearest, library, parse_functions};
 use std::{collections::BTreeMap, str::FromStr, sync::OnceLock};
 
+/// The value of a method's function that is the linear that was there.
+pub(super) const BASE: &str = "base";
+
 /// Every adapter method, alphabetically.
 pub const METHODS: &[Method] = &[bat::BAT, bone::BONE, hydra::HYDRA, lora::LORA, salora::SALORA, tri::TRI];
 
@@ -24,6 +27,9 @@ pub struct Method {
     /// The functions of all variants, as text. `graft.M (x, w, <weights…>) => (y, <saved…>)` is the adapted linear,
     /// x (…, in), w (in, out), y (…, out) before the bias; `graft.MGrad (dy, <inputs of M>, <saved…>) => (dx,
     /// d<weight>…)` its gradient; `graft.MMerged (w, <weights…>) => (w_merged)` the weight that has the same effect.
+    ///
+    /// `graft.MDropped (x, xd, w, <weights…>) => (y)` is the adapted linear in training with dropout, which makes xd of
+    /// x; where it is not written, everything in `M` but `base` reads xd in place of x.
     ///
     /// In `M` the product called `base` is the linear that was there. If it is `MatMul (x, w)` its node stays as it
     /// is; otherwise it is rewritten to use what the body computes of `x` or `w`.
@@ -62,6 +68,13 @@ pub struct Setting {
     /// The value where none is given.
     pub default: &'static str,
 }
+
+/// The setting of methods that take dropout.
+pub(super) const DROPOUT: Setting = Setting {
+    name: "dropout",
+    about: "the share of the adapter's inputs that each step of training leaves out",
+    default: "0",
+};
 
 /// What an adapter adds to one linear.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -108,6 +121,14 @@ impl Config {
         let about = self.known.iter().find(|s| s.name == key).map_or("", |s| s.about);
         Error::new(Code::METHOD, format!("setting `{key}`: `{}` {why}", self.text(key)))
             .help(format!("`{key}`: {about}"))
+    }
+    /// The share of the adapter's inputs that training leaves out; 0 for a method that takes no dropout.
+    pub fn dropout(&self) -> Result<f64> {
+        if !self.known.contains(&DROPOUT) {
+            return Ok(0.0);
+        }
+        let share: f64 = self.get(DROPOUT.name)?;
+        if (0.0..1.0).contains(&share) { Ok(share) } else { Err(self.bad(DROPOUT.name, "is not in [0, 1)")) }
     }
     /// alpha / rank.
     pub fn scale(&self) -> f64 {
@@ -215,6 +236,23 @@ impl Variant {
     pub fn forward(&self) -> Result<&'static Function> {
         let missing = || Error::new(Code::METHOD, format!("there is no function `{}`", self.function));
         function(self.function).ok_or_else(missing)
+    }
+    /// Its function in training with dropout: `(x, xd, w, <weights…>) => (y, …)`.
+    pub fn dropped(&self) -> Result<Function> {
+        if let Some(written) = function(&format!("{}Dropped", self.function)) {
+            return Ok(written.clone());
+        }
+        let mut function = self.forward()?.clone();
+        let body = &mut function.body;
+        let x = body.inputs[0];
+        let xd = body.add_value("xd", body[x].ty.clone());
+        for i in 0..body.nodes.len() {
+            let is_base = body.nodes[i].output(0).is_some_and(|v| body.name(v) == BASE);
+            let reads = body.nodes[i].inputs.iter_mut().filter(|v| !is_base && **v == Some(x));
+            reads.for_each(|v| *v = Some(xd));
+        }
+        body.inputs.insert(1, xd);
+        Ok(function)
     }
     /// The function that computes the weight that has the same effect, if there can be one.
     pub fn merged(&self) -> Option<&'static Function> {

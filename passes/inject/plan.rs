@@ -13,6 +13,10 @@ pub(super) struct Planned<'a> {
 }
 
 impl Planned<'_> {
+    /// Whether each step of a training draws random numbers for it.
+    pub(super) fn draws(&self) -> Result<bool> {
+        Ok(self.parts.weights.iter().any(|w| w.is_drawn) || self.config.dropout()? > 0.0)
+    }
     /// Its trainable parameters.
     pub(super) fn parameters(&self) -> usize {
         self.parts.weights.iter().map(Weight::parameters).sum()
@@ -46,6 +50,7 @@ pub(super) fn plan<'a>(
         let rank = whole_rank(ranks.get(linear).unwrap_or(rank))?;
         let alpha = finite_alpha(alphas.get(linear).unwrap_or(alpha))?;
         let config = Config::new(method, rank, alpha, settings.clone());
+        config.dropout()?;
         let variant = method.variant(&config)?;
         Ok(Planned { linear, variant, parts: (method.parts)(linear, &config)?, config })
     };

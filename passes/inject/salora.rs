@@ -1,7 +1,9 @@
 //! SaLoRA: LoRA whose ranks are gated, `y = x·w + (alpha/rank)·((x·a)∘g)·b`. The gates are hard-concrete (Louizos et
 //! al.): `g = clip(1.2·t − 0.1, 0, 1)`, `t = σ(gate + ln u − ln(1 − u))` with a uniform draw `u`; u = ½ is the gate that
 //! nothing is drawn for. <https://doi.org/10.3390/math11204317>, <https://arxiv.org/abs/1712.01312>
-use super::{Config, FileForm, Init, Method, Parts, Peft, Setting, Training, Variant, Weight, lora};
+use super::{
+    Config, FileForm, Init, Method, Parts, Peft, Setting, Training, Variant, Weight, lora, method::DROPOUT,
+};
 use crate::target::Linear;
 use graft_ir::{Code, Error, Result};
 
@@ -23,6 +25,7 @@ pub(super) const SALORA: Method = Method {
             default: "1",
         },
         Setting { name: "gate_decay", about: "whether weight decay applies to the gates", default: "true" },
+        DROPOUT,
     ],
     variants: &[Variant {
         function: "graft.Salora",

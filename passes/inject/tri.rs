@@ -1,7 +1,7 @@
 //! TriAdaptLoRA: LoRA with a middle matrix that is the sum of a lower and an upper triangular one,
 //! `y = x·w + (alpha/rank)·((x·a)·cᵀ)·b`, `c = tril(l) + triu(u)`.
 //! <https://arxiv.org/abs/2501.08008>
-use super::{Config, FileForm, Init, Method, Parts, Peft, Setting, Variant, Weight, lora};
+use super::{Config, FileForm, Init, Method, Parts, Peft, Setting, Variant, Weight, lora, method::DROPOUT};
 use crate::target::Linear;
 use graft_ir::{Code, Error, Result};
 
@@ -17,6 +17,7 @@ pub(super) const TRI: Method = Method {
             about: "the middle matrix at first: preserve (the identity) or single (small random numbers)",
             default: "preserve",
         },
+        DROPOUT,
     ],
     variants: &[Variant {
         function: "graft.Tri",

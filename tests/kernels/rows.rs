@@ -7,6 +7,7 @@ mod matmul;
 mod movement;
 mod norm;
 mod optimizer;
+mod random;
 mod reduce;
 
 use crate::{case::Case, draw::Draw};
@@ -23,6 +24,7 @@ const FAMILIES: &[&[Row]] = &[
     movement::ROWS,
     norm::ROWS,
     optimizer::ROWS,
+    random::ROWS,
     reduce::ROWS,
 ];
 

@@ -3,20 +3,43 @@
 //! *Squares* (Widynski 2020, arXiv 2004.06278) with a key derived from the seed; the counter is made of
 //! the step, the tensor and the element.
 
+/// The random numbers of one tensor at one step.
+#[derive(Clone, Copy, Debug)]
+pub struct Stream {
+    key: u64,
+    start: u64,
+}
+
+impl Stream {
+    /// The stream of tensor `tensor` (below 2^12) at `step` (below 2^20).
+    pub fn new(seed: u64, step: u64, tensor: u64) -> Stream {
+        let key = seed.wrapping_mul(2).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        Stream { key, start: (step << 44).wrapping_add(tensor << 32) }
+    }
+    /// The 32 random bits of element `index`.
+    #[inline(always)]
+    pub fn bits(self, index: u64) -> u32 {
+        let y = self.start.wrapping_add(index).wrapping_mul(self.key);
+        let z = y.wrapping_add(self.key);
+        let round = |x: u64, add: u64| x.wrapping_mul(x).wrapping_add(add).rotate_left(32);
+        let x = round(round(round(y, y), z), y);
+        (x.wrapping_mul(x).wrapping_add(z) >> 32) as u32
+    }
+    /// A uniform draw strictly inside (0, 1), exact in `f32`.
+    #[inline(always)]
+    pub fn uniform(self, index: u64) -> f32 {
+        ((f64::from(self.bits(index) >> 9) + 0.5) / f64::from(1u32 << 23)) as f32
+    }
+}
+
 /// The 32 random bits of element `index` of tensor `tensor` (below 2^12) at `step` (below 2^20).
 pub fn bits(seed: u64, step: u64, tensor: u64, index: u64) -> u32 {
-    let key = seed.wrapping_mul(2).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let counter = (step << 44).wrapping_add(tensor << 32).wrapping_add(index);
-    let y = counter.wrapping_mul(key);
-    let z = y.wrapping_add(key);
-    let round = |x: u64, add: u64| x.wrapping_mul(x).wrapping_add(add).rotate_left(32);
-    let x = round(round(round(y, y), z), y);
-    (x.wrapping_mul(x).wrapping_add(z) >> 32) as u32
+    Stream::new(seed, step, tensor).bits(index)
 }
 
 /// A uniform draw strictly inside (0, 1), exact in `f32`.
 pub fn uniform(seed: u64, step: u64, tensor: u64, index: u64) -> f32 {
-    ((f64::from(bits(seed, step, tensor, index) >> 9) + 0.5) / f64::from(1u32 << 23)) as f32
+    Stream::new(seed, step, tensor).uniform(index)
 }
 
 /// A random order of `0..n` (Fisher and Yates), a function of seed, step and tensor.

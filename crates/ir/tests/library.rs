@@ -13,7 +13,13 @@ const CALLS: &[&str] = &[
        dlogits = graft.CrossEntropyGrad (dloss, logits, labels) }",
     "(float[4] share, float[4, 3] logits) => (dlogits) { labels = Constant <value = int64[4] {0, 2, 1, 1}> ()
        dlogits = graft.CrossEntropyRows (share, logits, labels) }",
+    "(int64 seed, int64 step, int64 tensor) => (r) { shape = Constant <value = int64[2] {2, 3}> ()
+       r = graft.Bits (seed, step, tensor, shape) }",
     "(float[2, 3] x) => (y) { y = graft.Detach (x) }",
+    "(float[2, 3] x, int64 seed, int64 step, int64 tensor) => (y) {
+       y = graft.Dropout <threshold = 1073741824, scale = 1.5> (x, seed, step, tensor) }",
+    "(float[2, 3] dy, float[2, 3] x, int64 seed, int64 step, int64 tensor) => (dx) {
+       dx = graft.DropoutGrad <threshold = 1073741824, scale = 1.5> (dy, x, seed, step, tensor) }",
     "(float[4, 2] dy) => (dx) { indices = Constant <value = int64[4] {2, 0, -1, 2}> ()
        shape = Constant <value = int64[2] {3, 2}> () dx = graft.GatherGrad (dy, indices, shape) }",
     "(float[2, 3] x) => (y) { y = graft.Gelu (x) }",
@@ -30,6 +36,8 @@ const CALLS: &[&str] = &[
        p2, m2 = graft.SgdMomentum <momentum = 0.8, weight_decay = 0.1> (p, g, m, lr) }",
     "(float[2, 3] x) => (y) { y = graft.Silu (x) }",
     "(float[2, 3] dy, float[2, 3] y) => (dx) { dx = graft.SoftmaxGrad (dy, y) }",
+    "(int64 seed, int64 step, int64 tensor) => (u) { shape = Constant <value = int64[2] {2, 3}> ()
+       u = graft.Uniform (seed, step, tensor, shape) }",
 ];
 
 /// A graph with one call, types inferred; verified, text round trip included.
@@ -182,14 +190,14 @@ fn adamw_is_its_formula() {
 
 #[test]
 fn sgd_is_its_formula() {
-    let plain = graph(CALLS[12], 21);
+    let plain = graph(CALLS[15], 21);
     let feeds_plain = feeds(&plain);
     let [p, g, lr] = [0, 1, 2].map(|i| floats(&feeds_plain[i]));
     let decay = f64::from(0.1f32);
     let expected: Vec<f64> = p.iter().zip(g).map(|(p, g)| p - lr[0] * (g + decay * p)).collect();
     assert_close(floats(&run(&plain, &feeds_plain)[0]), &expected);
 
-    let momentum = graph(CALLS[13], 21);
+    let momentum = graph(CALLS[16], 21);
     let feeds = feeds(&momentum);
     let [p, g, m, lr] = [0, 1, 2, 3].map(|i| floats(&feeds[i]));
     let next: Vec<f64> = (0..p.len()).map(|i| f64::from(0.8f32) * m[i] + g[i] + decay * p[i]).collect();
@@ -197,4 +205,51 @@ fn sgd_is_its_formula() {
     let out = run(&momentum, &feeds);
     assert_close(floats(&out[0]), &expected);
     assert_close(floats(&out[1]), &next);
+}
+
+#[test]
+fn bits_are_the_published_vectors_at_every_opset() {
+    // Seed, step, tensor, index and the bits; the vector of the largest index is held by the generator's own test.
+    let vectors = [
+        (0, 1, 0, 0, 0x82d9_4f3a),
+        (0, 1, 0, 1, 0x4017_6816),
+        (0, 1, 3, 7, 0xfaa4_3493),
+        (42, 1000, 17, 123_456, 0x9240_2891),
+    ];
+    for (seed, step, tensor, index, expected) in vectors {
+        let call = format!(
+            "(int64 seed, int64 step, int64 tensor) => (r, u) {{ shape = Constant <value = int64[1] {{{}}}> ()
+               r = graft.Bits (seed, step, tensor, shape) u = graft.Uniform (seed, step, tensor, shape) }}",
+            index + 1
+        );
+        for &opset in OPSETS {
+            let feeds = [seed, step, tensor].map(|n| Array::int(graft_ir::DType::Int64, vec![], vec![n]));
+            let out = run(&graph(&call, opset), &feeds);
+            assert_eq!(
+                out[0].ints().unwrap()[index],
+                expected,
+                "opset {opset}: {seed} {step} {tensor} {index}"
+            );
+            let u = random::uniform(seed as u64, step as u64, tensor as u64, index as u64);
+            assert_eq!(out[1].floats().unwrap()[index], f64::from(u));
+        }
+    }
+}
+
+#[test]
+fn dropout_keeps_a_share_and_its_mean() {
+    let call = "(float[100, 100] x, int64 seed, int64 step, int64 tensor) => (y) {
+       y = graft.Dropout <threshold = 1073741824, scale = 1.3333334> (x, seed, step, tensor) }";
+    let graph = graph(call, 17);
+    let at = |step: i64| {
+        let int = |n| Array::int(graft_ir::DType::Int64, vec![], vec![n]);
+        let ones = Array::float(graft_ir::DType::Float, vec![100, 100], vec![1.0; 10_000]);
+        run(&graph, &[ones, int(5), int(step), int(2)]).remove(0)
+    };
+    let y = at(1);
+    let dropped = floats(&y).iter().filter(|y| **y == 0.0).count();
+    assert!((2300..2700).contains(&dropped), "{dropped} of 10000 for p = 1/4");
+    assert!((floats(&y).iter().sum::<f64>() / 1e4 - 1.0).abs() < 0.03);
+    assert_eq!(y, at(1));
+    assert_ne!(y, at(2));
 }

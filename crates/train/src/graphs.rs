@@ -2,15 +2,19 @@
 use crate::{
     config::Config,
     data::{Input, Label, Schema},
-    observer::Observer,
+    observer::{Observer, Silent},
 };
 use graft_ir::{Code, Error, Graph, Result, Tensor, Value};
-use graft_passes::{ALL, Context, Options, Stage, inject::trainable, io, meta, optimizer, pipeline};
+use graft_passes::{
+    ALL, Context, Options, Stage,
+    inject::{draws, trainable},
+    io, meta, optimizer, pipeline,
+};
 use std::collections::{BTreeMap, HashSet};
 
 /// The graphs of a run.
 pub(crate) struct Graphs {
-    /// The adapted model up to the loss; trained weights are params.
+    /// The adapted model up to the loss, as it is evaluated: nothing is drawn. Trained weights are params.
     pub(crate) forward: Graph,
     /// Batch and state in, loss and next state out. With accumulation: the sums of gradients in place of the batch.
     pub(crate) update: Graph,
@@ -80,15 +84,23 @@ impl Graphs {
         head: Option<&BTreeMap<String, Tensor>>,
         observer: &mut dyn Observer,
     ) -> Result<Graphs> {
-        let mut forward = run(&forward_stages(config, inject), model, init, config.seed, observer)?;
-        refuse_drawn(&forward)?;
-        if let Some(head) = head {
-            fill_head(&mut forward, head)?;
-        }
-        let update = run(&training_stages(config), &forward, None, config.seed, observer)?;
+        let up_to_loss = |inject: Option<&Options>, observer: &mut dyn Observer| {
+            let mut graph = run(&forward_stages(config, inject), model, init, config.seed, observer)?;
+            head.map_or(Ok(()), |head| fill_head(&mut graph, head))?;
+            Ok::<Graph, Error>(graph)
+        };
+        let forward = up_to_loss(inject, observer)?;
+        let is_random = draws(&forward)?;
+        // The same model with what each step draws; what there is to say about it has been said.
+        let drawing = match inject.filter(|_| is_random) {
+            Some(options) => Some(up_to_loss(Some(&options.clone().with("training", true)), &mut Silent)?),
+            None => None,
+        };
+        let trained = drawing.as_ref().unwrap_or(&forward);
+        let update = run(&training_stages(config), trained, None, config.seed, observer)?;
         let accumulate = (config.accumulate > 1).then(|| {
             let stages = ["grad", "accumulate", "fuse"].map(Stage::new);
-            run(&stages, &forward, None, config.seed, observer)
+            run(&stages, trained, None, config.seed, observer)
         });
         Ok(Graphs { forward, update, accumulate: accumulate.transpose()? })
     }
@@ -127,18 +139,6 @@ impl Graphs {
         };
         self.trained().into_iter().filter_map(weight).collect()
     }
-}
-
-/// Refuses weights for which each step would have to draw random numbers.
-fn refuse_drawn(graph: &Graph) -> Result<()> {
-    let drawn = graph.params.iter().find(|v| graph[**v].meta.contains_key(meta::DRAWN));
-    let Some(&v) = drawn else { return Ok(()) };
-    let notes = &graph[v].meta;
-    let note = |key| notes.get(key).map_or("", String::as_str);
-    let (method, role) = (note(meta::METHOD), note(meta::ROLE));
-    let message =
-        format!("training with method `{method}` draws `{role}` anew in each step, which is not supported");
-    Err(Error::new(Code::SETTING, message).help(format!("hold it fixed: `--set {role}=…`")))
 }
 
 /// What `graph`, a model up to its loss, is to be fed with, besides the scalars and the state.

@@ -60,7 +60,7 @@ impl Prepared {
             None => (Progress::default(), initial, BTreeMap::new()),
         };
         let options = Options { threads: config.threads, ..Options::default() };
-        let stepper = Stepper::new(&graphs, &state, &options)?;
+        let stepper = Stepper::new(&graphs, &state, config.seed, &options)?;
         let evaluator = match &config.eval {
             Some(path) => {
                 let rows = read_data(path, &schema, config, observer)?;

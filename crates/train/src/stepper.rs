@@ -15,12 +15,13 @@ pub(crate) struct Stepper {
     roles: BTreeMap<String, String>,
     /// The state inputs of the update.
     state: Vec<String>,
+    seed: u64,
 }
 
 /// The session that sums gradients.
 struct Accumulate {
     session: Session,
-    loss: String,
+    roles: BTreeMap<String, String>,
     /// The inputs that hold sums.
     sums: Vec<String>,
     /// The trained weights, which are fed.
@@ -38,10 +39,11 @@ pub(crate) struct Outcome {
 }
 
 impl Stepper {
-    /// Sessions for the graphs, holding `state`.
+    /// Sessions for the graphs, holding `state`; what is drawn is drawn from `seed`.
     pub(crate) fn new(
         graphs: &Graphs,
         state: &BTreeMap<String, Tensor>,
+        seed: u64,
         options: &Options,
     ) -> Result<Stepper> {
         let pairs = optimizer::state(&graphs.update)?;
@@ -51,20 +53,20 @@ impl Stepper {
         }
         let accumulate = graphs.accumulate.as_ref().map(|g| Accumulate::new(g, graphs.weights(), options));
         let state = pairs.into_iter().map(|(input, _)| input).collect();
-        Ok(Stepper { update, accumulate: accumulate.transpose()?, roles: roles(&graphs.update)?, state })
+        let roles = roles(&graphs.update)?;
+        Ok(Stepper { update, accumulate: accumulate.transpose()?, roles, state, seed })
     }
 
     /// Makes step `step` (from 1) with the mean gradient of `batches`.
     pub(crate) fn step(&mut self, batches: &[Batch], lr: f64, step: u64) -> Result<Outcome> {
-        let mut feeds: Batch = Vec::new();
-        let mut scalar = |role: &str, tensor: Tensor| {
-            feeds.extend(self.roles.get(role).map(|name| (name.clone(), tensor)));
-        };
-        scalar("lr", Tensor::f32(&[], &[lr as f32]));
-        scalar("step", Tensor::i64(&[], &[i64::try_from(step).unwrap_or(i64::MAX)]));
+        let mut feeds = counters(&self.roles, self.seed, step);
+        feeds.extend(self.roles.get("lr").map(|name| (name.clone(), Tensor::f32(&[], &[lr as f32]))));
         let mut loss = None;
         match (&mut self.accumulate, batches) {
-            (Some(accumulate), _) => loss = Some(accumulate.sum(batches, &mut self.update)?),
+            (Some(accumulate), _) => {
+                let batch = (step - 1) * batches.len() as u64;
+                loss = Some(accumulate.sum(batches, self.seed, batch, &mut self.update)?);
+            }
             (None, [batch]) => feeds.extend(batch.iter().cloned()),
             (None, _) => return Err(Error::new(Code::FEED, "a step without accumulation takes one batch")),
         }
@@ -97,16 +99,16 @@ impl Accumulate {
     fn new(graph: &Graph, weights: Vec<String>, options: &Options) -> Result<Accumulate> {
         let pairs = optimizer::state(graph)?;
         let session = Session::new(graph, &pairs, options)?;
-        let loss = roles(graph)?.remove("loss").unwrap_or_default();
+        let roles = roles(graph)?;
         let sums: Vec<String> = pairs.into_iter().map(|(input, _)| input).collect();
         // A weight that does not reach the loss is still a param of this graph.
         let is_input = |name: &String| graph.inputs.iter().any(|&v| graph.name(v) == name);
-        Ok(Accumulate { session, loss, sums, weights: weights.into_iter().filter(is_input).collect() })
+        Ok(Accumulate { session, roles, sums, weights: weights.into_iter().filter(is_input).collect() })
     }
 
-    /// Adds the gradients of `batches` up and hands the sums to `update`, which sets its own back to zero; returns the
+    /// Adds the gradients of `batches`, before which `done` were taken, up and hands the sums to `update`, which sets its own back to zero; returns the
     /// mean loss.
-    fn sum(&mut self, batches: &[Batch], update: &mut Session) -> Result<f64> {
+    fn sum(&mut self, batches: &[Batch], seed: u64, done: u64, update: &mut Session) -> Result<f64> {
         // The update left zeros.
         for name in &self.sums {
             self.session.set_state(name, &update.state(name)?)?;
@@ -114,16 +116,24 @@ impl Accumulate {
         let weights = self.weights.iter().map(|name| Ok((name.clone(), update.state(name)?)));
         let weights: Batch = weights.collect::<Result<_>>()?;
         let mut loss = 0.0;
-        for batch in batches {
-            let feeds: Batch = weights.iter().chain(batch).cloned().collect();
+        for (batch, n) in batches.iter().zip(done + 1..) {
+            // Each batch draws its own numbers: to the generator it is a step.
+            let counters = counters(&self.roles, seed, n);
+            let feeds: Batch = weights.iter().chain(batch).chain(&counters).cloned().collect();
             let outputs = run(&mut self.session, &feeds)?;
-            loss += scalar_of(outputs.get(&self.loss), "loss")?;
+            loss += scalar_of(self.roles.get("loss").and_then(|name| outputs.get(name)), "loss")?;
         }
         for name in &self.sums {
             update.set_state(name, &self.session.state(name)?)?;
         }
         Ok(loss / batches.len().max(1) as f64)
     }
+}
+
+/// The scalars that count, where the graph has such inputs: `seed`, `step`.
+fn counters(roles: &BTreeMap<String, String>, seed: u64, step: u64) -> Batch {
+    let scalar = |(role, n): (&str, u64)| Some((roles.get(role)?.clone(), Tensor::i64(&[], &[n as i64])));
+    [("seed", seed), ("step", step)].into_iter().filter_map(scalar).collect()
 }
 
 /// Runs a session; outputs by name.
