@@ -1,7 +1,9 @@
 //! Brings a graph into the form that the other passes and the kernels know, whatever exporter wrote it.
 //!
 //! Where before and after can be written down, they are a pair in `canonicalize.onnxtxt`. What a pair cannot say is
-//! code: which operand is constant (`operands`), and a `Gemm` with its four attributes (`gemm`).
+//! code: which operand is constant (`operands`), a `Gemm` with its four attributes (`gemm`), and ops whose form depends
+//! on which operands they have, as those of ONNX Runtime do (`expand`).
+pub(crate) mod expand;
 mod forward;
 mod gemm;
 mod operands;
@@ -24,8 +26,9 @@ const PAIRS: &str = include_str!("canonicalize.onnxtxt");
 fn canonicalize(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Graph> {
     options.expect_only(&[])?;
     let graph = forward::forward(graph)?;
+    let graph = expand::expand(&graph, ctx)?;
     let graph = operands::constants_last(&graph);
-    let mut graph = gemm::to_matmul(&graph, ctx.log)?;
+    let mut graph = gemm::to_matmul(&graph, ctx)?;
     for pair in parse_functions(PAIRS)?.chunks_exact(2) {
         graph = replace(&graph, &pair[0], &pair[1], ctx)?;
     }

@@ -22,8 +22,9 @@ pub use files::FileForm;
 pub use method::{Config, Init, METHODS, Method, Parts, Setting, Training, Variant, Weight, function};
 pub use peft::Peft;
 
-use crate::{Context, Options, Pass, Selector, target};
-use graft_ir::{Builder, Code, Error, Graph, Result};
+use crate::{Context, Options, Pass, Selector, canonicalize::expand::write_out, target};
+use graft_ir::{Builder, Code, Error, Graph, OpDef, Result, ops};
+use std::collections::BTreeSet;
 
 /// Options: `method`, `rank`, `alpha` and the method's own; `targets`, `exclude`, `layers`, `layers-pattern` (see
 /// [`Selector`]); `rank-pattern` and `alpha-pattern` (`PATTERN=VALUE`, repeatable); `inputs` makes the adapters'
@@ -46,6 +47,9 @@ const OPTIONS: &[&str] =
 fn inject(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Graph> {
     let method = Method::named(&options.get_or("method", "lora".to_string())?)?;
     expect_known(method, options)?;
+    let linears = target::targets(graph)?;
+    let plan = plan::plan(method, &linears, options, ctx.adapter)?;
+    let graph = &apart(graph, &plan.iter().filter_map(|planned| planned.linear.index).collect())?;
     let linears = target::targets(graph)?;
     let plan = plan::plan(method, &linears, options, ctx.adapter)?;
     let training = options.get_or("training", false)?;
@@ -77,6 +81,20 @@ fn inject(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Gra
     let sizes =
         format!("{} of {} linear nodes, {parameters} trainable parameters", plan.len(), linears.len());
     (ctx.log)(&format!("inject: `{}` on {sizes}", method.name));
+    Ok(out)
+}
+
+/// The graph with those of the nodes `chosen` written out that are a linear with more behind it.
+fn apart(graph: &Graph, chosen: &BTreeSet<usize>) -> Result<Graph> {
+    let mut out = graph.clone();
+    let mut b = Builder::new(&mut out);
+    for (i, node) in std::mem::take(&mut b.graph.nodes).into_iter().enumerate() {
+        let is_whole = target::WITH_MORE.contains(&&*node.op) && chosen.contains(&i);
+        match ops::lookup(&node.op, 1).and_then(OpDef::body).filter(|_| is_whole) {
+            Some(body) => write_out(&node, body, &mut b)?,
+            None => b.graph.nodes.push(node),
+        }
+    }
     Ok(out)
 }
 

@@ -53,13 +53,21 @@ const LINEAR_OPS: &[(&str, usize, Option<&str>)] = &[
     ("MatMul", 1, None),
     ("MatMulInteger", 1, Some("its weight is quantised (MatMulInteger)")),
     ("QLinearMatMul", 3, Some("its weight is quantised (QLinearMatMul)")),
-    ("com.microsoft.FusedGemm", 1, Some("its activation is fused into it (FusedGemm)")),
-    ("com.microsoft.FusedMatMul", 1, Some("its transposes and scale are fused into it (FusedMatMul)")),
+    ("com.microsoft.Attention", 1, None),
+    ("com.microsoft.FusedGemm", 1, None),
+    ("com.microsoft.FusedMatMul", 1, None),
     ("com.microsoft.MatMulBnb4", 1, Some("its weight is quantised (MatMulBnb4)")),
     ("com.microsoft.MatMulIntegerToFloat", 1, Some("its weight is quantised (MatMulIntegerToFloat)")),
     ("com.microsoft.MatMulNBits", 1, Some("its weight is quantised (MatMulNBits)")),
     ("com.microsoft.DynamicQuantizeMatMul", 1, Some("its weight is quantised (DynamicQuantizeMatMul)")),
 ];
+
+/// Those whose third operand is a bias.
+const WITH_BIAS: &[&str] = &["Conv", "Gemm", "com.microsoft.Attention", "com.microsoft.FusedGemm"];
+
+/// Linears that hold what comes behind them too, attention or an activation: written out before an adapter can be put
+/// on them.
+pub(crate) const WITH_MORE: &[&str] = &["com.microsoft.Attention", "com.microsoft.FusedGemm"];
 
 /// Every linear node of `graph` and its subgraphs, in the order of the nodes.
 ///
@@ -179,8 +187,10 @@ fn obstacle(graph: &Graph, node: &Node, weight: &Constant) -> Result<Option<Stri
     if !dtype.is_float() {
         return Ok(Some(format!("its weight is of type {dtype}")));
     }
-    if node.op == "Gemm" && node.int("transA")?.unwrap_or(0) != 0 {
-        return Ok(Some("its first operand is transposed (transA)".into()));
+    for attr in ["transA", "transBatchA"] {
+        if node.int(attr)?.unwrap_or(0) != 0 {
+            return Ok(Some(format!("its first operand is transposed ({attr})")));
+        }
     }
     if node.float("alpha")? == Some(0.0) {
         return Ok(Some("its weight is multiplied by 0 (alpha)".into()));
@@ -196,7 +206,7 @@ fn bias(
     readers: &HashMap<Value, Vec<&Node>>,
     constants: &HashMap<Value, Constant>,
 ) -> Option<(Option<Value>, Value)> {
-    if let Some(bias) = node.input(2).filter(|_| node.op == "Gemm" || node.op == "Conv") {
+    if let Some(bias) = node.input(2).filter(|_| WITH_BIAS.contains(&&*node.op)) {
         return Some((None, bias));
     }
     let y = node.output(0)?;

@@ -1,12 +1,17 @@
-//! `Gemm` with a constant weight, in any layout, as `MatMul (x, w)` with `w` of shape (in, out), and `Add`.
-use crate::constant;
+//! `Gemm` and ONNX Runtime's `FusedMatMul` with a constant weight, in any layout, as `MatMul (x, w)` with `w` of shape (in, out), and `Add`.
+use super::expand;
+use crate::{Context, constant};
 use graft_ir::{Attr, Builder, Graph, Node, Result, Value};
 
+/// ONNX Runtime's product with transposes and a factor in it.
+pub(super) const FUSED: &str = "com.microsoft.FusedMatMul";
+
 /// y = alpha·x'·w' + beta·c becomes `Add (MatMul (x', alpha·w'), beta·c)`: layout and factors are constant expressions
-/// of the weights, which cost nothing when the graph runs. A `Gemm` of two computed matrices stays.
+/// of the weights, which cost nothing when the graph runs. A `Gemm` of two computed matrices stays;
+/// ONNX Runtime's product of two is written out.
 ///
 /// The `MatMul` is called as the `Gemm` was, so that its module path survives; the result keeps its name.
-pub(super) fn to_matmul(graph: &Graph, log: &mut dyn FnMut(&str)) -> Result<Graph> {
+pub(super) fn to_matmul(graph: &Graph, ctx: &mut Context<'_>) -> Result<Graph> {
     let constants = constant::values(graph);
     let mut out = graph.clone();
     let mut b = Builder::new(&mut out);
@@ -16,14 +21,31 @@ pub(super) fn to_matmul(graph: &Graph, log: &mut dyn FnMut(&str)) -> Result<Grap
             ("Gemm", Some(x), Some(w), Some(y)) if is_constant(1) && is_constant(2) => {
                 linear(&node, x, w, y, &mut b)?;
             }
+            (FUSED, Some(x), Some(w), Some(y)) if is_constant(1) && is_plain(&node, b.graph)? => {
+                linear(&node, x, w, y, &mut b)?;
+            }
+            (FUSED, ..) => match expand::body(&node, b.graph, ctx) {
+                Some(body) => expand::write_out(&node, body, &mut b)?,
+                None => b.graph.nodes.push(node),
+            },
             ("Gemm", ..) => {
-                log(&format!("canonicalize: Gemm `{}` stays: its weight or bias is not constant", node.name));
+                (ctx.log)(&format!(
+                    "canonicalize: Gemm `{}` stays: its weight or bias is not constant",
+                    node.name
+                ));
                 b.graph.nodes.push(node);
             }
             _ => b.graph.nodes.push(node),
         }
     }
     Ok(out)
+}
+
+/// Whether the operands' axes stay in their order, exchanged rows and columns of a weight aside.
+fn is_plain(node: &Node, graph: &Graph) -> Result<bool> {
+    let is_matrix = node.input(1).and_then(|w| graph.shape(w)).is_some_and(|dims| dims.len() == 2);
+    let moves = |attr: &str| node.int(attr).map(|set| set.unwrap_or(0) != 0);
+    Ok(is_matrix && !moves("transA")? && !moves("transBatchA")?)
 }
 
 fn linear(gemm: &Node, x: Value, w: Value, y: Value, b: &mut Builder<'_>) -> Result<()> {

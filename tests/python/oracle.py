@@ -1,6 +1,7 @@
 """Judges the file tests by the official onnx package: it reads every graph in tests/files, before and after the passes,
 checks it, and runs both in its reference implementation (calls through the bodies of their functions) on the same
-random inputs and weights. Prints what it did and exits 1 if anything disagrees.
+random inputs and weights; a graph with ops of ONNX Runtime's own is run by that, and not checked where such an op
+stands in ONNX's domain. Prints what it did and exits 1 if anything disagrees.
 
     python oracle.py [FILE…]
 """
@@ -11,6 +12,7 @@ import onnx
 import onnx.checker
 import onnx.parser
 import onnx.reference
+import onnxruntime
 from onnx import numpy_helper
 
 FILES = pathlib.Path(__file__).parent.parent / "files"
@@ -99,6 +101,15 @@ def sort_functions(model):
         model.functions.extend(waiting.pop(key) for key in ready)
 
 
+# Ops that ONNX Runtime adds to ONNX's own domain.
+ADDED = {"SimplifiedLayerNormalization"}
+
+
+def is_of_runtime(model):
+    """Whether it has ops that only ONNX Runtime knows."""
+    return any(n.domain == "com.microsoft" or n.op_type in ADDED for n in model.graph.node)
+
+
 def trained(text):
     """Names of the inputs and weights that notes call trainable."""
     pattern = r'^\s*\w+(?:\[[^\]]*\])? (?:"([^"]+)"|(\w+)),?\s+#!.*graft\.trainable'
@@ -113,7 +124,14 @@ def run(model, values, feeds):
         if info.name not in values and info.name not in weights:
             values[info.name] = draw(info, feeds)
     fed = {i.name: values[i.name] for i in model.graph.input if i.name not in weights}
-    outputs = onnx.reference.ReferenceEvaluator(model).run(None, fed)
+    if is_of_runtime(model):
+        options = onnxruntime.SessionOptions()
+        # As the graph is written: nothing may be fused or taken apart before it runs.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        outputs = session.run(None, fed)
+    else:
+        outputs = onnx.reference.ReferenceEvaluator(model).run(None, fed)
     return dict(zip((o.name for o in model.graph.output), outputs))
 
 
@@ -162,7 +180,8 @@ def judge(path):
         if info.name in trained(expected) and info.name not in values:
             values[info.name] = np.zeros_like(draw(info, feeds))
     for model in (before, after):
-        onnx.checker.check_model(model)
+        if not any(n.op_type in ADDED for n in model.graph.node):
+            onnx.checker.check_model(model)
     if "not run" in directives or is_outdated(before):
         return "checked"
     difference = compare(run(before, values, feeds), run(after, values, feeds))

@@ -10,6 +10,8 @@ pub struct Eval<'a> {
     pub node: &'a Node,
     /// The opset version of the node's domain.
     pub opset: i64,
+    /// The graph's opset version of ONNX's own domain.
+    pub(crate) standard: i64,
     /// How results are rounded.
     pub precision: Precision,
     inputs: &'a [Option<&'a Array>],
@@ -86,7 +88,8 @@ pub fn eval_node(
     let results = if let Some(def) = ops::lookup(&node.op, opset) {
         let no_eval = || Error::new(Code::NO_EVAL, format!("`{}` cannot be run", node.op));
         let run = def.eval.ok_or_else(no_eval).map_err(|e| e.at(place()))?;
-        run(&Eval { node, opset, precision, inputs }).map_err(|e| e.at(place()))?
+        let standard = graph.opset("").unwrap_or(1);
+        run(&Eval { node, opset, standard, precision, inputs }).map_err(|e| e.at(place()))?
     } else if let Some(function) = graph.functions.get(&node.op) {
         let mut body = function.bind(node)?;
         body.functions.clone_from(&graph.functions);

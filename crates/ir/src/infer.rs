@@ -77,6 +77,10 @@ impl<'a> Infer<'a> {
             None => Ok(self.node.ints(attr)?.map(<[i64]>::to_vec)),
         }
     }
+    /// The graph's opset version of ONNX's own domain.
+    pub(crate) fn standard(&self) -> i64 {
+        self.graph.opset("").unwrap_or(1)
+    }
     /// How to call the node in the names of sizes that inference cannot know.
     pub(crate) fn label(&self) -> &str {
         node_label(self.graph, self.node)

@@ -11,6 +11,7 @@ mod bits;
 mod broadcast;
 mod cast;
 mod composed;
+mod contrib;
 mod generate;
 mod index;
 mod layout;
@@ -63,6 +64,7 @@ pub const FAMILIES: &[&[OpDef]] = &[
     batch::OPS,
     bits::OPS,
     cast::OPS,
+    contrib::OPS,
     generate::OPS,
     index::OPS,
     logic::OPS,

@@ -48,6 +48,11 @@ fn join_heads(b: &mut Builder<'_>, x: Value) -> Result<Value> {
 
 /// Attention as ONNX defines it: results y, present key, present value, and the scores at the stage asked for.
 fn attention(b: &mut Builder<'_>, node: &Node) -> Result<Vec<Value>> {
+    attend(b, node, true)
+}
+
+/// The same; where every query is known to see a key, nothing is spent on those that do not.
+pub(super) fn attend(b: &mut Builder<'_>, node: &Node, may_be_blind: bool) -> Result<Vec<Value>> {
     let is_joined = b.shape(operand(node, 0)?)?.len() == 3;
     let q = split_heads(b, node, operand(node, 0)?, "q_num_heads")?;
     let key = split_heads(b, node, operand(node, 1)?, "kv_num_heads")?;
@@ -58,7 +63,7 @@ fn attention(b: &mut Builder<'_>, node: &Node) -> Result<Vec<Value>> {
     let capped = capped(b, node, scores)?;
     let bias = bias(b, node, q, k)?;
     let biased = bias.map_or(Ok(capped), |bias| b.add(capped, bias))?;
-    let share = shares(b, node, biased, bias)?;
+    let share = shares(b, node, biased, bias.filter(|_| may_be_blind))?;
     let narrow = b.cast_like(share, q)?;
     let y = b.matmul(narrow, v)?;
     let y = if is_joined { join_heads(b, y)? } else { y };
@@ -160,7 +165,7 @@ fn open(b: &mut Builder<'_>, mask: Value, like: Value) -> Result<Value> {
 }
 
 /// 0, 1, … up to below `n`, which has one element.
-fn count_to(b: &mut Builder<'_>, n: Value) -> Result<Value> {
+pub(super) fn count_to(b: &mut Builder<'_>, n: Value) -> Result<Value> {
     let n = b.squeeze(n, &[0])?;
     let (zero, one) = (b.scalar_like("zero", 0.0, n)?, b.scalar_like("one", 1.0, n)?);
     b.op("places", "Range", &[zero, n, one])
@@ -199,7 +204,7 @@ fn shares(b: &mut Builder<'_>, node: &Node, scores: Value, bias: Option<Value>) 
 }
 
 /// The part `from..to` of the last axis, in steps.
-fn part(b: &mut Builder<'_>, x: Value, from: i64, to: i64, step: i64) -> Result<Value> {
+pub(super) fn part(b: &mut Builder<'_>, x: Value, from: i64, to: i64, step: i64) -> Result<Value> {
     let bounds =
         [b.ints("from", &[from])?, b.ints("to", &[to])?, b.ints("axis", &[-1])?, b.ints("step", &[step])?];
     b.op("part", "Slice", &[&[x], &bounds[..]].concat())
@@ -217,7 +222,7 @@ struct Turn {
 
 /// Rotates pairs of each head of x (batch, heads, length, size), or (batch, length, heads · size); cos and sin are
 /// (length, pairs) of all positions with `position_ids`, else (batch, length, pairs).
-fn rotary_embedding(b: &mut Builder<'_>, node: &Node) -> Result<Vec<Value>> {
+pub(super) fn rotary_embedding(b: &mut Builder<'_>, node: &Node) -> Result<Vec<Value>> {
     let x = operand(node, 0)?;
     let is_joined = b.shape(x)?.len() == 3;
     let split = split_heads(b, node, x, "num_heads")?;

@@ -9,7 +9,8 @@ use crate::{
 };
 use std::collections::{HashMap, HashSet};
 
-/// Pushes the nodes that compute an op, and returns its results; one that an operand itself is may be that operand.
+/// Pushes the nodes that compute an op, and returns its results, the last ones left out where nobody can want them; one
+/// that an operand itself is may be that operand.
 pub type Body = fn(&mut Builder<'_>, &Node) -> Result<Vec<Value>>;
 
 /// The entry of an op that is written with others.
@@ -23,7 +24,7 @@ fn body(node: &Node, opset: i64) -> Result<Body> {
     lookup(&node.op, opset).and_then(OpDef::body).ok_or_else(none)
 }
 
-/// An empty graph at `opset` with the operands of `node`, and the node on these.
+/// An empty graph at `opset` of ONNX's own domain with the operands of `node`, and the node on these.
 fn alone(node: &Node, opset: i64, operand: impl Fn(&mut Graph, usize) -> Value) -> (Graph, Node) {
     let mut graph = Graph::default();
     graph.opsets.insert(String::new(), opset);
@@ -36,7 +37,7 @@ fn infer_body(ctx: &Infer<'_>) -> Result<Vec<Fact>> {
     if (0..ctx.node.inputs.len()).any(untyped) {
         return Ok(vec![Fact::default(); ctx.node.outputs.len()]);
     }
-    let (mut graph, node) = alone(ctx.node, ctx.opset, |graph, i| {
+    let (mut graph, node) = alone(ctx.node, ctx.standard(), |graph, i| {
         let v = graph.add_value(format!("operand {i}"), ctx.ty(i).cloned());
         graph[v].known = ctx.known(i);
         v
@@ -51,7 +52,7 @@ fn infer_body(ctx: &Infer<'_>) -> Result<Vec<Fact>> {
 
 fn eval_body(ctx: &Eval<'_>) -> Result<Vec<Array>> {
     let array = |i: usize| ctx.get(i).cloned();
-    let (mut graph, node) = alone(ctx.node, ctx.opset, |graph, i| {
+    let (mut graph, node) = alone(ctx.node, ctx.standard, |graph, i| {
         let ty = array(i).map(|a| Type::new(a.dtype, a.dims.iter().copied()));
         let v = graph.add_value(format!("operand {i}"), ty);
         graph[v].known = array(i).and_then(|a| known(&a));
@@ -81,7 +82,7 @@ pub(crate) fn vjp_body(ctx: &mut Backward<'_, '_>) -> Result<Vec<Option<Value>>>
     let nodes = ctx.b.graph.nodes[first..].to_vec();
     let mut moving: HashSet<Value> =
         (0..ctx.node.inputs.len()).filter(|&i| ctx.needs(i)).filter_map(|i| ctx.node.input(i)).collect();
-    for node in nodes.iter().filter(|n| !is_constant(n, ctx.opset)) {
+    for node in nodes.iter().filter(|n| !is_constant(n, ctx.b.opset())) {
         if node.reads().any(|v| moving.contains(&v)) {
             moving.extend(node.defines());
         }

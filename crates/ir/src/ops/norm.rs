@@ -46,7 +46,8 @@ pub(super) const OPS: &[OpDef] = &[
     },
     OpDef {
         name: "LayerNormalization",
-        since: 17,
+        // ONNX has it from 17 on; ONNX Runtime puts it into models of any opset.
+        since: 1,
         infer: infer_layer_norm,
         eval: Some(layer_norm),
         vjp: Vjp::Rule(layer_norm_vjp),
@@ -74,7 +75,7 @@ fn flattened(node: &Node, rank: usize) -> Result<Vec<usize>> {
 }
 
 /// The axes that a norm covers: `axis` and all later ones.
-fn trailing(node: &Node, rank: usize) -> Result<Vec<usize>> {
+pub(super) fn trailing(node: &Node, rank: usize) -> Result<Vec<usize>> {
     Ok((layout::axis(node.int("axis")?.unwrap_or(-1), rank)?..rank).collect())
 }
 
@@ -132,7 +133,7 @@ fn epsilon(node: &Node) -> Result<f64> {
 }
 
 /// The type in which the statistics are kept.
-fn stash_type(node: &Node) -> Result<DType> {
+pub(super) fn stash_type(node: &Node) -> Result<DType> {
     let number = node.int("stash_type")?.unwrap_or(1);
     Ok(i32::try_from(number).ok().and_then(DType::from_onnx).unwrap_or(DType::Float))
 }

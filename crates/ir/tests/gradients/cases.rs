@@ -6,6 +6,7 @@ mod arithmetic;
 mod attention;
 mod batch;
 mod cast;
+mod contrib;
 mod index;
 mod logic;
 mod loss;
@@ -38,6 +39,7 @@ pub(crate) const FAMILIES: &[&[Case]] = &[
     attention::CASES,
     batch::CASES,
     cast::CASES,
+    contrib::CASES,
     index::CASES,
     logic::CASES,
     loss::CASES,
