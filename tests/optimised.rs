@@ -110,7 +110,7 @@ fn they_train() {
             batch: 3,
             duration: Duration::Steps(30),
             lr: 2e-2,
-            ..Config::new(rows, &dir.path().join("out"), "cross-entropy")
+            ..Config::new(rows, dir.path().join("out"), "cross-entropy")
         };
         run(&model, &config, &mut Silent).unwrap_or_else(|e| panic!("{name}: {e}"));
         let metrics =

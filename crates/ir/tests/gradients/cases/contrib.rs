@@ -43,7 +43,7 @@ fn biased(d: &mut Draw, given: bool) -> Example {
 fn fused_matmul(d: &mut Draw) -> Example {
     let (m, k, n) = (d.positive(), d.positive(), d.positive());
     let batch: Vec<usize> = (0..d.below(3)).map(|_| d.positive()).collect();
-    let mut operand = |d: &mut Draw, rows: usize, columns: usize| {
+    let operand = |d: &mut Draw, rows: usize, columns: usize| {
         let (last, front) = (d.coin(), d.coin());
         let mut dims = batch.clone();
         dims.extend(if last { [columns, rows] } else { [rows, columns] });
