@@ -3,10 +3,13 @@
 //!
 //! A kernel computes what the op's `eval`, or the function's body, computes; tests hold it to that. Its results have the
 //! same bits for any number of threads. Results are row-major; operands may be strided where the table says so.
+mod bone;
 mod call;
 mod elementwise;
+mod extended;
 mod gather;
 pub mod gemm;
+mod hydra;
 mod layer_norm;
 mod lora;
 mod loss;
@@ -17,9 +20,11 @@ mod movement;
 mod optimizer;
 mod random;
 mod reduce;
+mod salora;
 mod softmax;
 mod strides;
 mod threads;
+mod tri;
 
 pub use call::{Call, Operand, View, ViewMut, axis, extent, is_row_major, row_major};
 pub use memory::{ALIGN, Memory, borrow};
@@ -109,8 +114,10 @@ impl Kernel {
 
 /// The table, by family.
 pub const FAMILIES: &[&[Kernel]] = &[
+    bone::KERNELS,
     elementwise::KERNELS,
     gather::KERNELS,
+    hydra::KERNELS,
     layer_norm::KERNELS,
     lora::KERNELS,
     loss::KERNELS,
@@ -119,7 +126,9 @@ pub const FAMILIES: &[&[Kernel]] = &[
     optimizer::KERNELS,
     random::KERNELS,
     reduce::KERNELS,
+    salora::KERNELS,
     softmax::KERNELS,
+    tri::KERNELS,
 ];
 
 /// Every kernel.

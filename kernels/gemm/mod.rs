@@ -42,6 +42,13 @@ impl<'a> Matrix<'a> {
         let Matrix { data, rows, cols, row_stride, col_stride } = self;
         Matrix { data, rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride }
     }
+    /// The element in row `i` and column `j`.
+    ///
+    /// # Panics
+    /// If it lies outside of the memory.
+    pub fn at(&self, i: usize, j: usize) -> f32 {
+        self.data[i * self.row_stride + j * self.col_stride]
+    }
     /// The rows.
     pub fn rows(&self) -> usize {
         self.rows
@@ -134,10 +141,7 @@ mod tests {
                 let mut out = c.clone();
                 gemm.run(&mut out, Threads::ONE);
                 for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
-                    let at = |x: &Matrix<'_>, i: usize, j: usize| {
-                        f64::from(x.data[i * x.row_stride + j * x.col_stride])
-                    };
-                    let sum: f64 = (0..k).map(|l| at(&lhs, i, l) * at(&rhs, l, j)).sum();
+                    let sum: f64 = (0..k).map(|l| f64::from(lhs.at(i, l)) * f64::from(rhs.at(l, j))).sum();
                     let exact = 0.5 * sum + 2.0 * f64::from(c[i * n + j]);
                     assert!((f64::from(out[i * n + j]) - exact).abs() < 1e-5, "{m}×{k}×{n} at {i}, {j}");
                 }

@@ -4,9 +4,22 @@ use crate::{
     case::{Bound, Case},
     draw::Draw,
 };
-use graft_ir::Array;
+use graft_ir::{Array, Attr};
 
-pub(super) const ROWS: &[Row] = &[("graft.Lora", lora), ("graft.LoraGrad", lora_grad)];
+pub(super) const ROWS: &[Row] = &[
+    ("graft.Bone", |d| bone(d, false)),
+    ("graft.BoneGrad", |d| bone_grad(d, false)),
+    ("graft.BoneMini", |d| bone(d, true)),
+    ("graft.BoneMiniGrad", |d| bone_grad(d, true)),
+    ("graft.Hydra", hydra),
+    ("graft.HydraGrad", hydra_grad),
+    ("graft.Lora", lora),
+    ("graft.LoraGrad", lora_grad),
+    ("graft.Salora", salora),
+    ("graft.SaloraGrad", salora_grad),
+    ("graft.Tri", tri),
+    ("graft.TriGrad", tri_grad),
+];
 
 /// Activation sizes (…, width) and the sizes of the weights.
 struct Sizes {
@@ -25,9 +38,15 @@ impl Sizes {
         self.rows.iter().copied().chain([width]).collect()
     }
     /// Roundings of a result: each sum over rows, inputs, outputs and ranks adds one for each term.
+    fn terms(&self) -> f64 {
+        (self.rows.iter().product::<usize>() + self.d_in + self.d_out + self.rank + 8) as f64
+    }
     fn bound(&self) -> Bound {
-        let terms = self.rows.iter().product::<usize>() + self.d_in + self.d_out + self.rank;
-        Bound::Terms(terms as f64 + 8.0)
+        Bound::Terms(self.terms())
+    }
+    /// The bound where what is summed are no products of the operands themselves: gates, probabilities.
+    fn loose(&self) -> Bound {
+        Bound::Largest(8.0 * self.terms())
     }
 }
 
@@ -53,4 +72,112 @@ fn lora_grad(d: &mut Draw) -> Case {
     let h = d.floats(&s.wide(s.rank), -1.0, 1.0);
     let forward = operands(&s, d);
     Case::new(s.bound(), [dy].into_iter().chain(forward).chain([h])).results(3)
+}
+
+/// Row-major activations of the rank's width.
+fn saved(s: &Sizes, d: &mut Draw) -> Array {
+    d.floats(&s.wide(s.rank), -1.0, 1.0)
+}
+
+/// `dy`, the operands of the forward function, and what it saved.
+fn backward(s: &Sizes, forward: Vec<Array>, saved: Vec<Array>, bound: Bound, d: &mut Draw) -> Case {
+    let dy = d.floats(&s.wide(s.d_out), -1.0, 1.0);
+    Case::new(bound, [dy].into_iter().chain(forward).chain(saved))
+}
+
+/// The operands of [`operands`] with others before the scale.
+fn with(s: &Sizes, others: impl IntoIterator<Item = Array>, d: &mut Draw) -> Vec<Array> {
+    let [x, w, a, b, scale] = operands(s, d);
+    [x, w, a, b].into_iter().chain(others).chain([scale]).collect()
+}
+
+fn tri_operands(s: &Sizes, d: &mut Draw) -> Vec<Array> {
+    let triangles = [0, 1].map(|_| d.floats(&[s.rank, s.rank], -1.0, 1.0));
+    with(s, triangles, d)
+}
+
+fn tri(d: &mut Draw) -> Case {
+    let s = Sizes::draw(d);
+    Case::new(s.bound(), tri_operands(&s, d)).results(3)
+}
+
+fn tri_grad(d: &mut Draw) -> Case {
+    let s = Sizes::draw(d);
+    let (forward, kept) = (tri_operands(&s, d), vec![saved(&s, d), saved(&s, d)]);
+    backward(&s, forward, kept, s.bound(), d).results(5)
+}
+
+fn salora_operands(s: &Sizes, d: &mut Draw) -> Vec<Array> {
+    let gates = [d.floats(&[s.rank], -6.0, 6.0), d.floats(&[s.rank], 0.01, 0.99)];
+    with(s, gates, d)
+}
+
+fn salora(d: &mut Draw) -> Case {
+    let s = Sizes::draw(d);
+    Case::new(s.loose(), salora_operands(&s, d)).results(4)
+}
+
+fn salora_grad(d: &mut Draw) -> Case {
+    let s = Sizes::draw(d);
+    let t = d.floats(&[s.rank], 0.0, 1.0);
+    // Some gates are shut, some wholly open.
+    let gates = (0..s.rank).map(|_| d.pick(&[0.0, 0.25, 0.625, 1.0])).collect();
+    let g = Array::float(graft_ir::DType::Float, vec![s.rank], gates);
+    let (forward, h) = (salora_operands(&s, d), saved(&s, d));
+    backward(&s, forward, vec![h, t, g], s.bound(), d).results(4)
+}
+
+/// x, w, a, b, router, scale, and the number of heads.
+fn hydra_operands(s: &Sizes, d: &mut Draw) -> (Vec<Array>, usize) {
+    let heads = 1 + d.below(4);
+    let [x, w, a, _, scale] = operands(s, d);
+    let b = d.floats(&[heads, s.rank, s.d_out], -1.0, 1.0);
+    let router = d.floats(&[s.d_in, heads], -1.0, 1.0);
+    (vec![x, w, a, b, router, scale], heads)
+}
+
+fn hydra(d: &mut Draw) -> Case {
+    let s = Sizes::draw(d);
+    Case::new(s.loose(), hydra_operands(&s, d).0).results(3)
+}
+
+fn hydra_grad(d: &mut Draw) -> Case {
+    let s = Sizes::draw(d);
+    let (forward, heads) = hydra_operands(&s, d);
+    let kept = vec![saved(&s, d), d.floats(&s.wide(heads), 0.0, 1.0)];
+    backward(&s, forward, kept, s.loose(), d).results(4)
+}
+
+/// x, w, d for a rank that need not divide the inputs, and the attributes of the function; there is at least one token.
+fn bone_operands(d: &mut Draw, mini: bool) -> (Sizes, Vec<Array>, Vec<(&'static str, Attr)>) {
+    let mut s = Sizes::draw(d);
+    s.rows.iter_mut().for_each(|n| *n = (*n).max(1));
+    let (tiles, width) = if mini { (1 + d.below(4), d.positive()) } else { (1, d.positive()) };
+    (s.d_in, s.d_out) = (s.d_in.max(1), tiles * width);
+    s.rank = s.rank.min(s.d_in);
+    let operands = vec![
+        d.floats(&s.wide(s.d_in), -1.0, 1.0),
+        d.floats(&[s.d_in, s.d_out], -1.0, 1.0),
+        d.floats(&[s.rank, width], -1.0, 1.0),
+    ];
+    let pad = s.d_in.next_multiple_of(s.rank) - s.d_in;
+    let mut attrs = vec![
+        ("pads", Attr::Ints(vec![0, 0, 0, pad as i64])),
+        ("blocks", Attr::Ints(vec![0, -1, s.rank as i64])),
+    ];
+    if mini {
+        attrs.push(("tiles", Attr::Ints(vec![0, -1, width as i64])));
+    }
+    (s, operands, attrs)
+}
+
+fn bone(d: &mut Draw, mini: bool) -> Case {
+    let (s, operands, attrs) = bone_operands(d, mini);
+    Case { attrs, ..Case::new(s.bound(), operands).results(2) }
+}
+
+fn bone_grad(d: &mut Draw, mini: bool) -> Case {
+    let (s, operands, attrs) = bone_operands(d, mini);
+    let kept = d.floats(&[s.rows.iter().product(), s.rank], -1.0, 1.0);
+    Case { attrs, ..backward(&s, operands, vec![kept], s.bound(), d).results(2) }
 }
