@@ -77,7 +77,8 @@ fn inject(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Gra
             None => b.graph.nodes.push(node),
         }
     }
-    let parameters: usize = plan.iter().map(|planned| planned.parameters()).sum();
+    let modules = plan.iter().filter(|planned| planned.linear.nth_use == 0);
+    let parameters: usize = modules.map(|planned| planned.parameters()).sum();
     let sizes =
         format!("{} of {} linear nodes, {parameters} trainable parameters", plan.len(), linears.len());
     (ctx.log)(&format!("inject: `{}` on {sizes}", method.name));

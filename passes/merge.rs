@@ -9,6 +9,7 @@ use crate::{
     target::{is_finite, targets},
 };
 use graft_ir::{Array, Code, Error, Function, Graph, Node, Precision, Result, Tensor, Value, eval::eval};
+use std::collections::BTreeMap;
 
 /// Options: `weight`: how much of the adapter is folded in (1); and those of `inject`, where the context holds trained
 /// weights.
@@ -28,14 +29,12 @@ fn merge(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Grap
         inject_options.expect_only(&[])?;
         (graph.clone(), strip::stripped(graph)?)
     };
-    let merged = merged_weights(&adapted, &out, factor)?;
-    for (path, tensor) in &merged {
-        let linears = targets(&out)?;
-        let linear = linears.iter().find(|l| l.path == *path).ok_or_else(|| lost(path))?;
-        weight::replace(&mut out, linear, tensor.clone())?;
+    let found = adapters(&adapted)?;
+    for merged in merged_weights(&adapted, &found, &out, factor)? {
+        weight::replace(&mut out, merged)?;
     }
     out.sweep();
-    (ctx.log)(&format!("merge: {} adapters folded in", merged.len()));
+    (ctx.log)(&format!("merge: {} adapters folded in", found.len()));
     Ok(out)
 }
 
@@ -44,25 +43,55 @@ fn lost(path: &str) -> Error {
         .help("run the pass `inline` first if the graph is fused")
 }
 
-/// For each adapter on `adapted`, the path of its linear in `base` and the weight that has the same effect, as it is
-/// stored.
-fn merged_weights(adapted: &Graph, base: &Graph, factor: f64) -> Result<Vec<(String, Tensor)>> {
-    let found = adapters(adapted)?;
+/// A weight with an adapter in it.
+struct Merged {
+    /// The module path.
+    path: String,
+    /// The results of the linears that multiply by it: the uses of the module that read one value.
+    results: Vec<Value>,
+    /// As it is stored.
+    tensor: Tensor,
+}
+
+/// For each adapter `found` on `adapted` the weights in `base` that have the same effect: one, unless the uses of its
+/// module read the weight in several forms.
+fn merged_weights(
+    adapted: &Graph,
+    found: &[inject::Adapter],
+    base: &Graph,
+    factor: f64,
+) -> Result<Vec<Merged>> {
     if found.is_empty() {
         let help = "give one with `--adapter`, or a model that `graft inject` made";
         return Err(Error::new(Code::MERGE, "there is no adapter to merge").help(help));
     }
     let linears = targets(base)?;
-    let merged = |adapter: &inject::Adapter| {
+    let mut all = Vec::new();
+    for adapter in found {
         let path = &adapter.target;
-        let linear = linears.iter().find(|l| l.path == *path).ok_or_else(|| lost(path))?;
-        let node = linear.index.map(|i| &base.nodes[i]).ok_or_else(|| lost(path))?;
         let place = || format!("merging into `{path}`");
-        let w = weight::of(base, linear, node).map_err(|e| e.at(place()))?;
-        let tensor = merged_weight(adapted, adapter, linear, node, (w, factor)).map_err(|e| e.at(place()))?;
-        Ok((path.clone(), tensor))
-    };
-    found.iter().map(merged).collect()
+        for uses in uses(base, &linears, path)? {
+            let (linear, node) = uses[0];
+            let w = weight::of(base, linear, node).map_err(|e| e.at(place()))?;
+            let tensor = merged_weight(adapted, adapter, linear, node, (w, factor));
+            let results = uses.iter().filter_map(|(_, node)| node.output(0)).collect();
+            all.push(Merged { path: path.clone(), results, tensor: tensor.map_err(|e| e.at(place()))? });
+        }
+    }
+    Ok(all)
+}
+
+/// A linear and its node.
+type Use<'g> = (&'g Linear, &'g Node);
+
+/// The uses of the module `path`, those that read one value (with one `alpha`) together.
+fn uses<'g>(base: &'g Graph, linears: &'g [Linear], path: &str) -> Result<Vec<Vec<Use<'g>>>> {
+    let mut forms: BTreeMap<(Option<Value>, u64), Vec<Use<'g>>> = BTreeMap::new();
+    for linear in linears.iter().filter(|l| l.path == path) {
+        let node = linear.index.map(|i| &base.nodes[i]).ok_or_else(|| lost(path))?;
+        forms.entry((node.input(1), weight::alpha(node)?.to_bits())).or_default().push((linear, node));
+    }
+    if forms.is_empty() { Err(lost(path)) } else { Ok(forms.into_values().collect()) }
 }
 
 /// The weight `w` (in, out) of a linear with `factor` times the adapter in it, as it is stored.

@@ -4,6 +4,8 @@
 pub const METHOD: &str = "graft.method";
 /// On nodes and params: the module path of the linear that is adapted; on the head's: `head`.
 pub const TARGET: &str = "graft.target";
+/// On nodes: the number of the use that they adapt, where it is not the first of its module.
+pub const USE: &str = "graft.use";
 /// On nodes and params: the part that it plays in the method, such as `a`, `b`, `scale`, `up`.
 pub const ROLE: &str = "graft.role";
 /// The role of a node that casts an operand to the type that the adapter computes in.

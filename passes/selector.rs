@@ -6,7 +6,7 @@ use regex::Regex;
 /// A set of module paths.
 #[derive(Clone, Debug)]
 pub enum Pattern {
-    /// Every eligible linear but one whose result, bias Add aside, is an output of the graph.
+    /// Every eligible linear but the output layers ([`Linear::is_output`]).
     AllLinear,
     /// Each entry matches the path that it equals, and those that end with a dot and it.
     List(Vec<String>),
@@ -37,6 +37,19 @@ impl Pattern {
             Pattern::AllLinear => linear.is_eligible() && !linear.is_output,
             Pattern::List(entries) => entries.iter().any(|e| is_suffix(e, &linear.path)),
             Pattern::Regex(regex, _) => regex.is_match(&linear.path),
+        }
+    }
+    /// Puts the path of the only module whose path it ends with (after a dot) in the place of an entry that matches
+    /// nothing: an exporter may leave out scopes that the model had.
+    fn shorten(&mut self, linears: &[Linear]) {
+        let Pattern::List(entries) = self else { return };
+        for entry in entries {
+            let firsts = || linears.iter().filter(|l| l.nth_use == 0);
+            let mut ends = firsts().filter(|l| is_suffix(&l.path, entry));
+            let only = ends.next().filter(|_| ends.next().is_none());
+            if let Some(only) = only.filter(|_| !firsts().any(|l| is_suffix(entry, &l.path))) {
+                entry.clone_from(&only.path);
+            }
         }
     }
     /// An error for the first part of the pattern that matches none of `linears`.
@@ -113,6 +126,12 @@ impl Selector {
         })
     }
 
+    /// Takes module paths as adapter files have them: one that matches nothing stands for the only module whose path it
+    /// ends with, after a dot.
+    pub(crate) fn shorten(&mut self, linears: &[Linear]) {
+        self.targets.shorten(linears);
+        self.exclude.iter_mut().for_each(|e| e.shorten(linears));
+    }
     /// The linears that match; an error for a pattern that matches nothing, and for a linear that is asked for but
     /// cannot take an adapter.
     pub fn select<'a>(&self, linears: &'a [Linear]) -> Result<Vec<&'a Linear>> {
@@ -170,6 +189,10 @@ impl<T: std::str::FromStr + Copy> PerModule<T> {
             Ok((Pattern::parse(pattern)?, pattern.to_string(), value.trim().parse().map_err(|_| bad(text))?))
         };
         options.all(key).iter().map(entry).collect::<Result<_>>().map(PerModule)
+    }
+    /// As [`Selector::shorten`].
+    pub(crate) fn shorten(&mut self, linears: &[Linear]) {
+        self.0.iter_mut().for_each(|(pattern, ..)| pattern.shorten(linears));
     }
     /// The value for `linear`, where a pattern matches it.
     pub fn get(&self, linear: &Linear) -> Option<T> {

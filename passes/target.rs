@@ -7,13 +7,17 @@ pub use path::module;
 use crate::meta;
 use constant::Constant;
 use graft_ir::{Attr, DType, Graph, Node, Result, Tensor, Value, infer::node_label};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// A linear node: `y = x·w`, whose second operand is constant.
+/// A linear node: `y = x·w`, whose second operand is constant. The first may be as well, as where a model projects a
+/// table of positions.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Linear {
-    /// The module path, such as `bert.encoder.layer.0.attention.self.query`; unique in the graph.
+    /// The module path, such as `bert.encoder.layer.0.attention.self.query`. Only the uses of one module share one.
     pub path: String,
+    /// The number of the use, from 0, where a module is used more than once (as ALBERT's layers are). Its uses share
+    /// one adapter, as they do in PEFT.
+    pub nth_use: usize,
     /// The node's name, or that of its result.
     pub node: String,
     /// The node's op.
@@ -30,7 +34,7 @@ pub struct Linear {
     pub dtype: DType,
     /// Why no adapter can be put on it; `None` if one can.
     pub reason: Option<String>,
-    /// Whether its result, bias Add aside, is an output of the graph.
+    /// Whether its result is an output of the graph; a bias, a scale, a cap, a cast, a softmax or another shape aside.
     pub is_output: bool,
     /// What stands between the initializer and the node, innermost first: `Transpose`, `Cast`, ….
     pub steps: Vec<String>,
@@ -75,7 +79,7 @@ pub(crate) const WITH_MORE: &[&str] = &["com.microsoft.Attention", "com.microsof
 pub fn targets(graph: &Graph) -> Result<Vec<Linear>> {
     let mut found = Vec::new();
     collect(graph, &BTreeMap::new(), true, &mut found)?;
-    path::assign(&mut found);
+    path::assign(graph, &mut found);
     Ok(found.into_iter().map(|(linear, _)| linear).collect())
 }
 
@@ -96,14 +100,18 @@ fn collect(
             }
         }
         let Some(mut linear) = linear(graph, node, &constants)? else { continue };
-        let bias = bias(graph, node, &readers, &constants);
-        linear.is_output = is_top && is_output(graph, node, bias.and_then(|(add, _)| add));
+        if is_part_of_weight(node, &readers, &constants) {
+            continue;
+        }
+        linear.is_output =
+            is_top && node.output(0).is_some_and(|y| is_output(graph, y, &readers, &constants));
         if is_top {
             linear.index = Some(index);
         } else {
             linear.reason = Some("it lies in the body of an If, Loop or Scan".into());
         }
-        let candidates = path::Candidates::new(node, &linear, bias.map(|(_, bias)| graph.name(bias)));
+        let bias = bias(graph, node, &readers, &constants).map(|bias| graph.name(bias));
+        let candidates = path::Candidates::new(node, &linear, bias);
         found.push((linear, candidates));
     }
     Ok(())
@@ -126,14 +134,14 @@ fn linear(graph: &Graph, node: &Node, constants: &HashMap<Value, Constant>) -> R
     let is_adapter = node.meta.contains_key(meta::METHOD);
     let is_base = node.meta.get(meta::ROLE).is_some_and(|role| role == meta::BASE);
     let weight = node.input(position).and_then(|w| constants.get(&w));
-    let x_is_constant = node.input(0).is_some_and(|x| constants.contains_key(&x));
-    let Some(weight) = weight.filter(|_| !x_is_constant && (!is_adapter || is_base)) else { return Ok(None) };
+    let Some(weight) = weight.filter(|_| !is_adapter || is_base) else { return Ok(None) };
     let Some((layout, d_in, d_out)) = geometry(node, weight)? else { return Ok(None) };
     let carried = is_base.then(|| node.meta.get(meta::METHOD)).flatten();
     let reason = carried.map(|method| format!("it carries an adapter (`{method}`) already"));
     let reason = reason.or_else(|| refusal.map(String::from));
     Ok(Some(Linear {
         path: String::new(),
+        nth_use: 0,
         node: node_label(graph, node).to_string(),
         op: node.op.clone(),
         layout,
@@ -199,27 +207,88 @@ fn obstacle(graph: &Graph, node: &Node, weight: &Constant) -> Result<Option<Stri
     Ok((node.input(2).is_some() && beta != 1.0).then(|| format!("its bias is multiplied by {beta} (beta)")))
 }
 
-/// The bias of a linear, and the value after the Add of it where that is a node of its own.
+/// Whether the result of `node` is constant and a weight of a linear is made of it: then that linear is the target.
+fn is_part_of_weight(
+    node: &Node,
+    readers: &HashMap<Value, Vec<&Node>>,
+    constants: &HashMap<Value, Constant>,
+) -> bool {
+    let is_constant = |v: &Value| constants.contains_key(v);
+    let is_matrix = |v: Value| constants.get(&v).is_some_and(|c| c.dims.len() == 2);
+    let is_weight = |reader: &Node, v: Value| {
+        let row = LINEAR_OPS.iter().find(|row| row.0 == reader.op);
+        row.is_some_and(|row| reader.input(row.1) == Some(v)) && is_matrix(v)
+    };
+    let mut pending: Vec<Value> = node.output(0).filter(is_constant).into_iter().collect();
+    let mut seen: HashSet<Value> = pending.iter().copied().collect();
+    while let Some(v) = pending.pop() {
+        for reader in readers.get(&v).into_iter().flatten() {
+            if is_weight(reader, v) {
+                return true;
+            }
+            pending.extend(reader.output(0).filter(|y| is_constant(y) && seen.insert(*y)));
+        }
+    }
+    false
+}
+
+/// The bias of a linear: an operand of its own, or of the Add behind it.
 fn bias(
     graph: &Graph,
     node: &Node,
     readers: &HashMap<Value, Vec<&Node>>,
     constants: &HashMap<Value, Constant>,
-) -> Option<(Option<Value>, Value)> {
+) -> Option<Value> {
     if let Some(bias) = node.input(2).filter(|_| WITH_BIAS.contains(&&*node.op)) {
-        return Some((None, bias));
+        return Some(bias);
     }
     let y = node.output(0)?;
     let [add] = &readers.get(&y)?[..] else { return None };
     let other = add.inputs.iter().flatten().copied().find(|&v| v != y)?;
     let is_vector = |c: &Constant| c.dims.iter().filter(|&&d| d != 1).count() <= 1;
     let is_bias = add.op == "Add" && constants.get(&other).is_some_and(is_vector);
-    (is_bias && !graph.outputs.contains(&y)).then_some((add.output(0), other))
+    (is_bias && !graph.outputs.contains(&y)).then_some(other)
 }
 
-/// Whether the result of a linear, or that of its bias Add, is an output of the graph.
-fn is_output(graph: &Graph, node: &Node, add: Option<Value>) -> bool {
-    [node.output(0), add].into_iter().flatten().any(|v| graph.outputs.contains(&v))
+/// What may stand between an output layer and the output: a bias, a scale, a cap (`tanh` behind a scale; alone it is an
+/// activation), a cast, probabilities made of logits, another shape.
+const FINISHING: &[&str] = &[
+    "Add",
+    "Cast",
+    "Div",
+    "Flatten",
+    "Identity",
+    "LogSoftmax",
+    "Mul",
+    "Reshape",
+    "Sigmoid",
+    "Softmax",
+    "Squeeze",
+    "Tanh",
+    "Unsqueeze",
+];
+
+/// Whether `y` is an output of the graph, or becomes one by finishing ops whose other operands are constants or sizes.
+fn is_output(
+    graph: &Graph,
+    y: Value,
+    readers: &HashMap<Value, Vec<&Node>>,
+    constants: &HashMap<Value, Constant>,
+) -> bool {
+    let is_vector =
+        |v: Value| constants.get(&v).is_some_and(|c| c.dims.iter().filter(|&&d| d != 1).count() <= 1);
+    let is_scale = |node: &Node| node.op == "Div" || node.op == "Mul";
+    let keeps = |next: &Node, y: Value, is_scaled: bool| match next.op.as_str() {
+        "Add" | "Div" | "Mul" => next.reads().all(|v| v == y || is_vector(v)),
+        "Tanh" => is_scaled,
+        op => FINISHING.contains(&op) && next.input(0) == Some(y),
+    };
+    let next = |(y, is_scaled): (Value, bool)| {
+        let mut others = readers.get(&y)?.iter().filter(|n| n.op != "Shape");
+        let only = others.next().filter(|_| others.next().is_none())?;
+        only.output(0).filter(|_| keeps(only, y, is_scaled)).map(|v| (v, is_scale(only)))
+    };
+    std::iter::successors(Some((y, false)), |&state| next(state)).any(|(y, _)| graph.outputs.contains(&y))
 }
 
 /// The stored weight of a linear; `None` if its data is elided or it lies in a subgraph.

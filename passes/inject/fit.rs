@@ -33,7 +33,7 @@ pub(super) fn fit(
         }
     }
     let mut given = Given::new();
-    for p in plan {
+    for p in plan.iter().filter(|p| p.linear.nth_use == 0) {
         for form in p.variant.files {
             let weight = p.parts.weights.iter().find(|w| w.role == form.role);
             if let Some(files) =
@@ -106,7 +106,8 @@ fn locate<'a>(method: &Method, linears: &'a [Linear], key: &str) -> Result<(&'a 
     if let Some(exact) = linears.iter().find(|l| l.path == module) {
         return Ok((exact, suffix));
     }
-    let matches = |l: &&Linear| is_suffix(module, &l.path) || is_suffix(&l.path, module);
+    let related = |l: &Linear| is_suffix(module, &l.path) || is_suffix(&l.path, module);
+    let matches = |l: &&Linear| l.nth_use == 0 && related(l);
     let candidates: Vec<&Linear> = linears.iter().filter(matches).collect();
     match candidates[..] {
         [one] => Ok((one, suffix)),

@@ -3,12 +3,16 @@
 use super::{
     Config, Method, Weight, draws::Draws, fit::Given, initial::initial, method::BASE, plan::Planned,
 };
-use crate::{inline, meta, target::module};
+use crate::{
+    inline, meta,
+    target::{Linear, module},
+};
 use graft_ir::{
     Attr, Builder, Code, DType, Error, Function, Graph, Meta, Node, Precision, Result, Tensor, Value,
     affordable, eval::eval, library,
 };
 use serde_json::json;
+use std::collections::HashMap;
 
 /// Puts the adapters of one method into a graph.
 pub(super) struct Grafter<'m> {
@@ -20,6 +24,8 @@ pub(super) struct Grafter<'m> {
     n_weights: u64,
     /// What each step draws; `None` where nothing is drawn, as in evaluation.
     draws: Option<Draws>,
+    /// The weights made so far by module path and role: the uses of a module share them.
+    made: HashMap<(String, &'static str), Value>,
 }
 
 impl<'m> Grafter<'m> {
@@ -32,7 +38,8 @@ impl<'m> Grafter<'m> {
         overridable: bool,
         training: bool,
     ) -> Grafter<'m> {
-        Grafter { method, seed, given, overridable, n_weights: 0, draws: training.then(Draws::default) }
+        let draws = training.then(Draws::default);
+        Grafter { method, seed, given, overridable, n_weights: 0, draws, made: HashMap::new() }
     }
 
     /// Appends `node`, which is the planned linear, with its adapter. The result keeps its name.
@@ -40,7 +47,8 @@ impl<'m> Grafter<'m> {
     /// Beside a half-precision model the adapter computes in `float`, as PEFT does: operands are cast up, and the
     /// result is rounded once.
     pub(super) fn graft(&mut self, node: Node, planned: &Planned<'_>, b: &mut Builder<'_>) -> Result<()> {
-        let path = planned.linear.path.as_str();
+        let linear = planned.linear;
+        let path = linear.path.as_str();
         let lacks = || Error::new(Code::GRAPH, format!("linear `{path}` lacks an operand or its result"));
         let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Err(lacks()) };
         b.scope(format!("{path}.{}_", self.method.name));
@@ -51,21 +59,21 @@ impl<'m> Grafter<'m> {
             0.0 => Body::new(planned.variant.forward()?, own)?,
             _ => Body::new(&planned.variant.dropped()?, own)?,
         };
-        let name = adapter_name(&node, path, self.method.name);
+        let name = adapter_name(&node, linear, self.method.name);
         let bias = node.input(2);
         let keeps = body.keeps_base();
         // Without its bias, which is added behind the adapter.
         let base = Node { inputs: node.inputs.iter().copied().take(2).collect(), ..node };
         let mut operands = Vec::new();
-        let kept = if keeps { Some(self.base(base.clone(), y, path, b)?) } else { None };
-        let x = self.cast(x, own, path, b)?;
+        let kept = if keeps { Some(self.base(base.clone(), y, linear, b)?) } else { None };
+        let x = self.cast(x, own, linear, b)?;
         operands.push(x);
-        let notes = self.notes(path, meta::DROPPED);
+        let notes = self.notes(linear, meta::DROPPED);
         if let Some(draws) = self.draws.as_mut().filter(|_| share > 0.0) {
             operands.push(draws.dropped(x, share, notes, b)?);
         }
-        let kept = kept.map(|v| self.cast(v, own, path, b)).transpose()?;
-        let w = if body.reads_weight() { self.view(&base, own, path, b)? } else { x };
+        let kept = kept.map(|v| self.cast(v, own, linear, b)).transpose()?;
+        let w = if body.reads_weight() { self.view(&base, own, linear, b)? } else { x };
         operands.push(w);
         for (i, weight) in planned.parts.weights.iter().enumerate() {
             let config = (i == 0).then_some(&planned.config);
@@ -76,7 +84,7 @@ impl<'m> Grafter<'m> {
         let sum = if model == own { result } else { named_like(result, "sum", b) };
         let mut call = Node::new(&body.function.name, &operands, &[sum]);
         call.name.clone_from(&name);
-        call.meta = self.notes(path, "");
+        call.meta = self.notes(linear, "");
         call.attrs = planned.parts.attrs.clone();
         let start = b.graph.nodes.len();
         body.require(b.graph)?;
@@ -86,43 +94,44 @@ impl<'m> Grafter<'m> {
         }
         if sum != result {
             let cast = cast_node(sum, result, model);
-            b.append(Node { meta: self.notes(path, "round"), ..cast })?;
+            b.append(Node { meta: self.notes(linear, "round"), ..cast })?;
         }
         if let Some(bias) = bias {
             let add = Node::new("Add", &[result, bias], &[y]);
-            b.append(Node { name: format!("{name}/bias"), meta: self.notes(path, meta::BIAS), ..add })?;
+            b.append(Node { name: format!("{name}/bias"), meta: self.notes(linear, meta::BIAS), ..add })?;
         }
         Ok(())
     }
 
     /// Appends the linear as it is, with a fresh result of the type of `y`.
-    fn base(&self, mut node: Node, y: Value, path: &str, b: &mut Builder<'_>) -> Result<Value> {
+    fn base(&self, mut node: Node, y: Value, linear: &Linear, b: &mut Builder<'_>) -> Result<Value> {
         let base = b.fresh(BASE);
         let base = b.graph.add_value(base, b.graph[y].ty.clone());
-        node.meta.extend(self.notes(path, meta::BASE));
+        node.meta.extend(self.notes(linear, meta::BASE));
         node.outputs = vec![Some(base)];
         b.append(node)?;
         Ok(base)
     }
 
     /// The weight of a linear as (in, out), with its `alpha`, in the type that the adapter computes in.
-    fn view(&self, base: &Node, own: DType, path: &str, b: &mut Builder<'_>) -> Result<Value> {
-        let lacks = || Error::new(Code::GRAPH, format!("linear `{path}` lacks its weight"));
-        let mut w = self.cast(base.input(1).ok_or_else(lacks)?, own, path, b)?;
+    fn view(&self, base: &Node, own: DType, linear: &Linear, b: &mut Builder<'_>) -> Result<Value> {
+        let lacks = || Error::new(Code::GRAPH, format!("linear `{}` lacks its weight", linear.path));
+        let mut w = self.cast(base.input(1).ok_or_else(lacks)?, own, linear, b)?;
         if base.int("transB")?.unwrap_or(0) != 0 {
             let transpose = Node::new("Transpose", &[w], &[]).with("perm", Attr::Ints(vec![1, 0]));
-            w = b.push("w", Node { meta: self.notes(path, meta::VIEW), ..transpose })?;
+            w = b.push("w", Node { meta: self.notes(linear, meta::VIEW), ..transpose })?;
         }
         if let Some(alpha) = base.float("alpha")?.filter(|&alpha| alpha != 1.0) {
             let alpha = b.scalar_like("alpha", f64::from(alpha), w)?;
-            let meta = self.notes(path, meta::VIEW);
+            let meta = self.notes(linear, meta::VIEW);
             b.graph.nodes.last_mut().into_iter().for_each(|node| node.meta.clone_from(&meta));
             w = b.push("w", Node { meta, ..Node::new("Mul", &[w, alpha], &[]) })?;
         }
         Ok(w)
     }
 
-    /// Adds a weight: trained where given, otherwise at its initial value; `w` is that of the linear.
+    /// Adds a weight: trained where given, otherwise at its initial value; `w` is that of the linear. An earlier use of
+    /// the module may have brought it.
     fn weight(
         &mut self,
         weight: &Weight,
@@ -132,68 +141,83 @@ impl<'m> Grafter<'m> {
         config: Option<&Config>,
         b: &mut Builder<'_>,
     ) -> Result<Value> {
-        let path = &planned.linear.path;
+        let linear = planned.linear;
+        let (path, notes) = (&linear.path, self.notes(linear, weight.role));
+        let key = (path.clone(), weight.role);
+        if let Some(&made) = self.made.get(&key) {
+            return Ok(made);
+        }
         let bad = || {
             let message = format!("weight `{}` of `{path}` is no tensor of numbers", weight.role);
             Error::new(Code::ADAPTER_FIT, message)
         };
         affordable(DType::Double, &weight.dims)
             .map_err(|e| e.at(format!("weight `{}` of `{path}`", weight.role)))?;
-        let values = match self.given.get(&(path.clone(), weight.role)) {
+        let values = match self.given.get(&key) {
             Some(tensor) => tensor.to_f64().ok_or_else(bad)?,
             None => match initial(&weight.init, &weight.dims, self.seed, self.n_weights) {
                 Some(values) => values,
                 None => column_norms(b.graph, w, path)?,
             },
         };
-        self.n_weights += 1;
-        let tensor = Tensor::from_f64(dtype, &weight.dims, values);
-        let name = b.fresh(weight.role);
-        let notes = self.notes(path, weight.role);
+        // A later use comes here for what it draws itself, which must not move the numbers of the weights behind.
+        self.n_weights += u64::from(linear.nth_use == 0);
         if let Some(draws) = self.draws.as_mut().filter(|_| weight.is_drawn) {
             return draws.uniform(&weight.dims, dtype, notes, b);
         }
-        let v = b.graph.add_param(name, tensor.ok_or_else(bad)?);
-        let notes = &mut b.graph[v].meta;
-        notes.extend(self.notes(path, weight.role));
+        let tensor = Tensor::from_f64(dtype, &weight.dims, values).ok_or_else(bad)?;
+        let v = self.param(weight, tensor, notes, b);
+        if let Some(config) = config {
+            b.graph[v].meta.insert(meta::CONFIG.into(), config_json(config, self.method));
+        }
+        self.made.insert(key, v);
+        Ok(v)
+    }
+
+    /// Adds a weight's param, with what training must know of it.
+    fn param(&self, weight: &Weight, tensor: Tensor, notes: Meta, b: &mut Builder<'_>) -> Value {
+        let name = b.fresh(weight.role);
+        let v = b.graph.add_param(name, tensor);
+        let meta = &mut b.graph[v].meta;
+        meta.extend(notes);
+        let mut note = |key: &str, value: String| drop(meta.insert(key.into(), value));
         if let Some(training) = weight.training {
-            notes.insert(meta::TRAINABLE.into(), "true".into());
+            note(meta::TRAINABLE, "true".into());
             if training.lr != 1.0 {
-                notes.insert(meta::LR.into(), training.lr.to_string());
+                note(meta::LR, training.lr.to_string());
             }
             if !training.decays {
-                notes.insert(meta::DECAY.into(), "false".into());
+                note(meta::DECAY, "false".into());
             }
         }
         if weight.is_drawn {
-            notes.insert(meta::DRAWN.into(), "uniform".into());
-        }
-        if let Some(config) = config {
-            notes.insert(meta::CONFIG.into(), config_json(config, self.method));
+            note(meta::DRAWN, "uniform".into());
         }
         if self.overridable {
             b.graph.inputs.push(v);
         }
-        Ok(v)
+        v
     }
 
-    fn cast(&self, v: Value, dtype: DType, path: &str, b: &mut Builder<'_>) -> Result<Value> {
+    fn cast(&self, v: Value, dtype: DType, linear: &Linear, b: &mut Builder<'_>) -> Result<Value> {
         if b.graph.dtype(v).is_none_or(|d| d == dtype) {
             return Ok(v);
         }
         let up = named_like(v, "wide", b);
-        b.append(Node { meta: self.notes(path, meta::WIDEN), ..cast_node(v, up, dtype) })?;
+        b.append(Node { meta: self.notes(linear, meta::WIDEN), ..cast_node(v, up, dtype) })?;
         Ok(up)
     }
 
-    fn notes(&self, path: &str, role: &str) -> Meta {
+    fn notes(&self, linear: &Linear, role: &str) -> Meta {
+        let nth_use = linear.nth_use.to_string();
         let notes = [
             (meta::METHOD, self.method.name),
-            (meta::TARGET, path),
+            (meta::TARGET, &linear.path),
             (meta::ROLE, role),
             (meta::VERSION, meta::CURRENT),
         ];
-        notes.into_iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
+        let later = (linear.nth_use > 0).then_some((meta::USE, nth_use.as_str()));
+        notes.into_iter().chain(later).map(|(k, v)| (k.to_string(), v.to_string())).collect()
     }
 }
 
@@ -306,9 +330,13 @@ fn cast_node(from: Value, to: Value, dtype: DType) -> Node {
 
 /// How the adapter's nodes are called: in the scope of the base node if that is the linear's own, since ONNX Runtime
 /// wants the names of nodes to differ.
-fn adapter_name(base: &Node, path: &str, method: &str) -> String {
-    match base.name.rsplit_once('/') {
-        Some((scope, _)) if module(base) == path => format!("{scope}/{method}"),
-        _ => format!("{path}/{method}"),
+fn adapter_name(base: &Node, linear: &Linear, method: &str) -> String {
+    let scope = match base.name.rsplit_once('/') {
+        Some((scope, _)) if module(base) == linear.path => scope,
+        _ => linear.path.as_str(),
+    };
+    match linear.nth_use {
+        0 => format!("{scope}/{method}"),
+        nth => format!("{scope}/{method}_{nth}"),
     }
 }

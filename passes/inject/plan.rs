@@ -25,22 +25,28 @@ impl Planned<'_> {
 
 /// The linears that `options` choose, in the order of the nodes, each with its settings.
 ///
-/// Where trained weights are given and no `targets`, the linears are those that the weights are for.
+/// Where trained weights are given and no `targets`, the linears are those that the weights are for. Beside trained
+/// weights stand the paths of the model that they were trained on, which may be longer than those here.
 pub(super) fn plan<'a>(
     method: &Method,
     linears: &'a [Linear],
     options: &Options,
     adapter: Option<&BTreeMap<String, Tensor>>,
 ) -> Result<Vec<Planned<'a>>> {
-    let selector = Selector::new(options)?;
+    let mut selector = Selector::new(options)?;
+    let mut ranks = PerModule::<f64>::new(options, "rank-pattern")?;
+    let mut alphas = PerModule::<f64>::new(options, "alpha-pattern")?;
+    if adapter.is_some() {
+        selector.shorten(linears);
+        ranks.shorten(linears);
+        alphas.shorten(linears);
+    }
     let chosen = match adapter.filter(|_| options.all("targets").is_empty()) {
         Some(tensors) => fit::linears_of(method, linears, tensors)?,
         None => selector.select(linears)?,
     };
     let rank: f64 = options.get_or("rank", method.rank as f64)?;
     let alpha: f64 = options.get_or("alpha", method.alpha.unwrap_or(1.0))?;
-    let ranks = PerModule::<f64>::new(options, "rank-pattern")?;
-    let alphas = PerModule::<f64>::new(options, "alpha-pattern")?;
     ranks.check(linears)?;
     alphas.check(linears)?;
     let given = |key| Some((key, options.all(key).last()?.clone()));

@@ -12,16 +12,16 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 /// # Errors
 /// [`Code::ADAPTER`] where an adapter's nodes are not as `inject` put them.
 pub(super) fn stripped(graph: &Graph) -> Result<Graph> {
-    let mut groups: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    let mut groups: BTreeMap<(&str, Option<&String>), Vec<usize>> = BTreeMap::new();
     for (i, node) in graph.nodes.iter().enumerate() {
         if let (Some(target), true) = (node.meta.get(meta::TARGET), node.meta.contains_key(meta::METHOD)) {
-            groups.entry(target).or_default().push(i);
+            groups.entry((target, node.meta.get(meta::USE))).or_default().push(i);
         }
     }
     let found = adapters(graph)?;
     let mut restored: BTreeMap<usize, Node> = BTreeMap::new();
     let mut removed = HashSet::new();
-    for (target, nodes) in groups {
+    for ((target, _), nodes) in groups {
         let adapter = found.iter().find(|a| a.target == target);
         let whole = adapter.and_then(|adapter| Group::new(graph, nodes.clone()).restore(adapter));
         let (base, node) = whole.ok_or_else(|| {
@@ -70,7 +70,7 @@ impl<'g> Group<'g> {
         let bias = self.of_role(meta::BIAS).map(|i| &self.graph.nodes[i]);
         node.inputs.extend(bias.map(|n| n.input(1)));
         node.outputs = vec![Some(self.result()?)];
-        for key in [meta::METHOD, meta::TARGET, meta::ROLE, meta::VERSION] {
+        for key in [meta::METHOD, meta::TARGET, meta::USE, meta::ROLE, meta::VERSION] {
             node.meta.remove(key);
         }
         Some((base, node))

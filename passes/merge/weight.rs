@@ -1,4 +1,5 @@
 //! The weight of a linear as the model stores it, and its replacement.
+use super::Merged;
 use crate::{Linear, target};
 use graft_ir::{Array, Attr, Builder, Code, Error, Graph, Node, Result, Tensor, Value};
 
@@ -67,25 +68,27 @@ fn transposed(array: &Array) -> Result<Array> {
     Ok(Array::float(array.dtype, vec![columns, rows], data))
 }
 
-/// Puts `tensor` in place of the stored weight of `linear`. What else reads the old weight keeps it.
-pub(super) fn replace(graph: &mut Graph, linear: &Linear, tensor: Tensor) -> Result<()> {
-    let lost = || Error::new(Code::MERGE, format!("linear `{}` is not found again", linear.path));
-    let index = linear.index.ok_or_else(lost)?;
-    let mut operand = graph.nodes[index].input(1).ok_or_else(lost)?;
-    // The nodes between the weight and the linear, outermost first.
+/// Puts a merged weight in place of the one behind its linears. What else reads the old weight keeps it.
+pub(super) fn replace(graph: &mut Graph, merged: Merged) -> Result<()> {
+    let Merged { path, results, tensor } = merged;
+    let is_use = |node: &Node| node.output(0).is_some_and(|y| results.contains(&y));
+    let uses: Vec<usize> = (0..graph.nodes.len()).filter(|&i| is_use(&graph.nodes[i])).collect();
+    let lost = || Error::new(Code::MERGE, format!("linear `{path}` is not found again"));
+    let first = *uses.first().ok_or_else(lost)?;
+    let mut operand = graph.nodes[first].input(1).ok_or_else(lost)?;
+    // The nodes between the weight and the linears, outermost first.
     let mut chain = Vec::new();
-    let mut is_shared = false;
-    loop {
-        is_shared |= n_readers(graph, operand) > 1;
-        let Some(i) = graph.nodes.iter().position(|n| n.defines().any(|v| v == operand)) else { break };
+    let mut is_shared = n_readers(graph, operand) > uses.len();
+    while let Some(i) = graph.nodes.iter().position(|n| n.defines().any(|v| v == operand)) {
         if graph.nodes[i].op == "Constant" {
             break;
         }
         chain.push(i);
         operand = graph.nodes[i].input(0).ok_or_else(lost)?;
+        is_shared |= n_readers(graph, operand) > 1;
     }
     if is_shared {
-        return give_own(graph, index, &chain, &linear.path, tensor);
+        return give_own(graph, &uses, &chain, &path, tensor);
     }
     let constant = graph.nodes.iter_mut().find(|n| n.output(0) == Some(operand));
     match constant {
@@ -100,10 +103,11 @@ fn n_readers(graph: &Graph, v: Value) -> usize {
     graph.nodes.iter().flat_map(Node::reads).chain(graph.outputs.iter().copied()).filter(|&r| r == v).count()
 }
 
-/// Gives the linear at `index` a weight of its own, behind copies of the nodes in `chain`.
-fn give_own(graph: &mut Graph, index: usize, chain: &[usize], path: &str, tensor: Tensor) -> Result<()> {
+/// Gives the linears at `uses`, in order, a weight of their own, behind copies of the nodes in `chain`.
+fn give_own(graph: &mut Graph, uses: &[usize], chain: &[usize], path: &str, tensor: Tensor) -> Result<()> {
+    let first = uses.first().copied().unwrap_or(0);
     let mut b = Builder::new(graph);
-    let mut rest = b.graph.nodes.split_off(index);
+    let mut rest = b.graph.nodes.split_off(first);
     let name = b.fresh(&format!("{path}.weight"));
     let mut operand = b.graph.add_param(name, tensor);
     b.scope(format!("{path}."));
@@ -112,8 +116,8 @@ fn give_own(graph: &mut Graph, index: usize, chain: &[usize], path: &str, tensor
         node.inputs[0] = Some(operand);
         operand = b.push("weight", node)?;
     }
-    if let Some(linear) = rest.first_mut() {
-        linear.inputs[1] = Some(operand);
+    for i in uses {
+        rest[i - first].inputs[1] = Some(operand);
     }
     graph.nodes.append(&mut rest);
     Ok(())

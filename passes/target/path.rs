@@ -1,12 +1,15 @@
 //! Module paths: what the model's author called the module that a linear node came from.
-use super::{LINEAR_OPS, Linear};
+use super::{LINEAR_OPS, Linear, weight};
 use crate::meta;
-use graft_ir::Node;
+use graft_ir::{Graph, Node};
 use std::collections::{HashMap, HashSet};
 
 /// Where the dynamo exporter of PyTorch notes the module scopes of a node, as a Python list; the last entry is the
 /// traced node itself.
 const NAME_SCOPES: &str = "pkg.torch.onnx.name_scopes";
+
+/// What it notes in the place of a module for nodes that come from none.
+const NO_MODULE: &str = "_empty_nn_module_stack_from_metadata_hook";
 
 /// The possible module paths of a linear, best first.
 pub(super) struct Candidates(Vec<String>);
@@ -34,22 +37,64 @@ impl Candidates {
     }
 }
 
-/// Gives each linear the best path that it shares with no other; a number tells apart those that share all of theirs.
-pub(super) fn assign(found: &mut [(Linear, Candidates)]) {
+/// Gives each module the best path that it shares with no other; a number tells apart those that share all of theirs.
+///
+/// Linears whose first candidate is the same, numbers of the exporter aside, and whose weights are equal are uses of one
+/// module.
+pub(super) fn assign(graph: &Graph, found: &mut [(Linear, Candidates)]) {
+    let modules = modules(graph, found);
     let mut shared: HashMap<String, usize> = HashMap::new();
-    for (_, Candidates(paths)) in found.iter() {
-        let distinct: HashSet<&String> = paths.iter().collect();
+    for uses in &modules {
+        let distinct: HashSet<&String> = uses.iter().flat_map(|&i| &found[i].1.0).collect();
         distinct.into_iter().for_each(|path| *shared.entry(path.clone()).or_default() += 1);
     }
     let mut taken = HashSet::new();
-    for (linear, Candidates(paths)) in found {
+    for uses in modules {
+        let paths = &found[uses[0]].1.0;
         let own = paths.iter().find(|path| shared.get(*path) == Some(&1) && !taken.contains(*path));
         let base = own.or(paths.first()).cloned().unwrap_or_else(|| "linear".into());
         let mut numbered = (1..).map(|i| format!("{base}_{i}"));
         let free = if taken.contains(&base) { numbered.find(|path| !taken.contains(path)) } else { None };
-        linear.path = free.unwrap_or(base);
-        taken.insert(linear.path.clone());
+        let path = free.unwrap_or(base);
+        for (nth, i) in uses.into_iter().enumerate() {
+            (found[i].0.path, found[i].0.nth_use) = (path.clone(), nth);
+        }
+        taken.insert(path);
     }
+}
+
+/// The linears of each module, as positions in `found`.
+fn modules(graph: &Graph, found: &[(Linear, Candidates)]) -> Vec<Vec<usize>> {
+    let mut modules: Vec<Vec<usize>> = Vec::new();
+    for (i, (linear, Candidates(paths))) in found.iter().enumerate() {
+        let is_use = |uses: &&mut Vec<usize>| {
+            let (first, candidates) = &found[uses[0]];
+            let both = candidates.0.first().zip(paths.first());
+            both.is_some_and(|(a, b)| is_again(a, b)) && is_same_weight(graph, first, linear)
+        };
+        match modules.iter_mut().find(is_use) {
+            Some(uses) => uses.push(i),
+            None => modules.push(vec![i]),
+        }
+    }
+    modules
+}
+
+/// Whether `path` is `first`, or that with the numbers that the TorchScript exporter gives to a scope that it enters
+/// again: `attention.query` → `attention.query_1`.
+fn is_again(first: &str, path: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    let numbered =
+        |a: &str, b: &str| b.strip_prefix(a).and_then(|rest| rest.strip_prefix('_')).is_some_and(is_number);
+    first.split('.').count() == path.split('.').count()
+        && first.split('.').zip(path.split('.')).all(|(a, b)| a == b || numbered(a, b))
+}
+
+/// Whether two linears of the top level have one weight, be it that an exporter wrote it twice.
+fn is_same_weight(graph: &Graph, a: &Linear, b: &Linear) -> bool {
+    let form = |l: &Linear| (l.index.is_some(), l.d_in, l.d_out, l.layout, l.dtype);
+    let is_copy = || weight(graph, a).zip(weight(graph, b)).is_some_and(|(a, b)| a == b);
+    form(a) == form(b) && a.index.is_some() && (a.weight == b.weight || (a.steps == b.steps && is_copy()))
 }
 
 /// The module that a node belongs to, by the scopes in its name or the exporter's notes; empty for the top level.
@@ -70,7 +115,7 @@ fn last_module(list: &str) -> Option<String> {
     let inner = list.trim().strip_prefix('[')?.strip_suffix(']')?;
     let entries: Vec<&str> = inner.split(',').map(|e| e.trim().trim_matches(['\'', '"'])).collect();
     let (_, modules) = entries.split_last()?;
-    modules.last().filter(|m| !m.is_empty()).map(|m| (*m).to_string())
+    modules.last().filter(|m| !m.is_empty() && **m != NO_MODULE).map(|m| (*m).to_string())
 }
 
 /// Whether a name was made up by an exporter: `onnx::MatMul_356`, `val_95`, `node_MatMul_94`, `Gemm_1`, `12`, or none.
@@ -100,11 +145,20 @@ mod tests {
     }
 
     #[test]
+    fn scopes_that_are_entered_again_are_numbered() {
+        assert!(is_again("a.layers.0.query", "a.layers.0.query") && is_again("a.b.c", "a.b_1.c_12"));
+        for other in ["a.b.d", "a.b.c_", "a.b.c1", "a.b.c_x", "b.c", "a.b.c.d_1"] {
+            assert!(!is_again("a.b.c", other), "{other}");
+        }
+    }
+
+    #[test]
     fn the_traced_node_is_no_module() {
         let list = "['', 'bert', 'bert.pooler', 'bert.pooler.dense', 'linear_12']";
         assert_eq!(last_module(list).as_deref(), Some("bert.pooler.dense"));
         assert_eq!(last_module("['', 'linear']"), None);
         assert_eq!(last_module("nonsense"), None);
+        assert_eq!(last_module("['_empty_nn_module_stack_from_metadata_hook', 'sym_size_int_25']"), None);
     }
 
     #[test]

@@ -1,9 +1,9 @@
-"""Writes tests/data/exports: three kinds of model through both of PyTorch's exporters, and what PyTorch makes of them.
+"""Writes tests/data/exports: four kinds of model through both of PyTorch's exporters, and what PyTorch makes of them.
 
-    pip install torch==2.13.0 transformers==5.23.0 peft==0.21.2 onnx==1.23.2 onnxruntime==1.31.1 onnxscript==0.7.2
+    pip install -r requirements.txt -r requirements-torch.txt
     python exports.py
 
-The models are small and all their parameters random. Each folder, `gpt2`, `llama` and `vit`, receives
+The models are small and all their parameters random. Each folder, `gpt2`, `llama`, `vit` and `albert`, receives
  - `torchscript.onnx` (opset 14 or 17) and `dynamo.onnx` (opset 18 to 23), with dynamic batch and sequence;
  - `inputs.npz`, and `outputs.npz`: the logits of PyTorch and of ONNX Runtime on both files for them, and those of
    PyTorch with the adapter;
@@ -26,7 +26,7 @@ import peft
 import torch
 import torch.nn.functional as F
 import transformers
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import AlbertConfig, AlbertForMaskedLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 from transformers import ViTConfig, ViTForImageClassification
 
 FOLDER = Path(__file__).parent.parent / "data/exports"
@@ -48,9 +48,10 @@ class Logits(torch.nn.Module):
         for name, child in model.named_children():
             setattr(self, name, child)
         self.call = model.forward
+        self.options = {"use_cache": False} if hasattr(model.config, "use_cache") else {}
 
     def forward(self, input_ids, attention_mask):
-        return self.call(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+        return self.call(input_ids=input_ids, attention_mask=attention_mask, **self.options).logits
 
 
 class Scores(torch.nn.Module):
@@ -72,7 +73,8 @@ class Kind:
 
     make: Callable
     wrapper: type
-    task: str
+    # What PEFT is told of it: with `SEQ_CLS` it leaves the classifier out.
+    task: str | None
     opsets: dict
     ties: bool = False
     # How the dynamo exporter is told of a dynamic size: with a name, or (each input has its own then) without.
@@ -118,10 +120,26 @@ def vit(attention):
     return ViTForImageClassification(config)
 
 
+def albert(attention):
+    """All its layers are one module; its head is trained to predict the next token here, as any head can be."""
+    config = AlbertConfig(
+        vocab_size=VOCABULARY,
+        embedding_size=16,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=32,
+        attn_implementation=attention,
+    )
+    return AlbertForMaskedLM(config)
+
+
 KINDS = {
     "gpt2": Kind(gpt2, Logits, "CAUSAL_LM", {"torchscript": 14, "dynamo": 18}, ties=True),
     "llama": Kind(llama, Logits, "CAUSAL_LM", {"torchscript": 17, "dynamo": 20}, dim=torch.export.Dim),
     "vit": Kind(vit, Scores, "SEQ_CLS", {"torchscript": 17, "dynamo": 23}),
+    "albert": Kind(albert, Logits, None, {"torchscript": 14, "dynamo": 18}, dim=torch.export.Dim),
 }
 EXPORTERS = {"torchscript": "eager", "dynamo": "sdpa"}
 
@@ -134,8 +152,9 @@ def randomised(model):
 
 
 def tokens(rows):
-    """Rows of ids with their masks; every second row is padded, each to another length."""
-    ids = torch.randint(0, VOCABULARY, (rows, LENGTH))
+    """Rows of ids with their masks; low ids are frequent, so that there is something to learn. Every second row is
+    padded, each to another length."""
+    ids = (torch.rand(rows, LENGTH) ** 3 * VOCABULARY).long()
     mask = torch.ones_like(ids)
     for row in range(1, rows, 2):
         mask[row, LENGTH - 1 - row % 5 :] = 0
@@ -147,13 +166,13 @@ def pixels(rows):
 
 
 def batch_of(kind, rows):
-    return tokens(rows) if kind.task == "CAUSAL_LM" else pixels(rows)
+    return tokens(rows) if kind.wrapper is Logits else pixels(rows)
 
 
 def export(kind, model, exporter, path):
     wrapper = kind.wrapper(model)
     example = batch_of(kind, ROWS)
-    axes = {name: {0: "batch", 1: "seq"} if kind.task == "CAUSAL_LM" else {0: "batch"} for name in example}
+    axes = {name: {0: "batch", 1: "seq"} if kind.wrapper is Logits else {0: "batch"} for name in example}
     shared = {"input_names": list(example), "output_names": ["logits"], "opset_version": kind.opsets[exporter]}
     if exporter == "torchscript":
         # Without folding, a head that shares the embedding's weight reads it through a Transpose.
@@ -179,7 +198,7 @@ def without_traces(path):
 
 def loss_of(kind, model, batch):
     logits = model(**{k: v for k, v in batch.items() if k != "labels"}).logits
-    if kind.task != "CAUSAL_LM":
+    if kind.wrapper is Scores:
         return F.cross_entropy(logits, batch["labels"])
     targets = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)[:, 1:]
     return F.cross_entropy(logits[:, :-1].reshape(-1, VOCABULARY), targets.reshape(-1), ignore_index=IGNORED)
@@ -250,7 +269,7 @@ def write(name, kind):
         outputs[f"onnxruntime_{exporter}"] = session.run(["logits"], numpy(inputs))[0]
 
     data = batch_of(kind, BATCH * BATCHES)
-    if kind.task != "CAUSAL_LM":
+    if kind.wrapper is Scores:
         data["labels"] = torch.randint(0, 5, (BATCH * BATCHES,))
     model = adapted(kind, reference)
     outputs["adapted"] = model(**inputs).logits.detach().numpy()

@@ -57,8 +57,8 @@ pub(crate) fn random_feeds(
     sizes: &BTreeMap<&str, usize>,
     seed: u64,
 ) -> Result<Vec<(String, Tensor)>> {
-    let mut bound: BTreeMap<String, usize> = sizes.iter().map(|(k, v)| (k.to_string(), *v)).collect();
     let fed: Vec<Value> = graph.inputs.iter().copied().filter(|&v| !graph.is_param(v)).collect();
+    let mut bound = Bound::new(sizes, fed.iter().filter_map(|&v| graph.shape(v)));
     let mut feeds = Vec::new();
     for (i, &v) in fed.iter().enumerate() {
         let name = graph.name(v).to_string();
@@ -70,7 +70,7 @@ pub(crate) fn random_feeds(
         };
         let ty = graph[v].ty.as_ref().ok_or_else(unknown)?;
         let shape = ty.shape.as_ref().ok_or_else(unknown)?;
-        let dims: Vec<usize> = shape.iter().map(|d| size_of_dim(d, &mut bound)).collect();
+        let dims = bound.sizes(shape);
         affordable(ty.dtype, &dims).map_err(|e| e.at(format!("input `{name}`")))?;
         let draw = Draw { seed, tensor: i as u64, dims: &dims };
         let tensor = draw.tensor(ty.dtype, &name, index_bound(graph, v)).ok_or_else(|| {
@@ -81,12 +81,50 @@ pub(crate) fn random_feeds(
     Ok(feeds)
 }
 
-fn size_of_dim(dim: &Dim, bound: &mut BTreeMap<String, usize>) -> usize {
-    for symbol in dim.symbols() {
-        let next = default_size(bound.len());
-        bound.entry(symbol.to_string()).or_insert(next);
+/// What symbols are bound to.
+struct Bound {
+    named: BTreeMap<String, usize>,
+    /// By rank and axis of the first input that has a symbol there: an exporter that was not told that two sizes are
+    /// equal names them apart, and the batch of the ids and that of their mask are one all the same.
+    placed: BTreeMap<(usize, usize), usize>,
+}
+
+impl Bound {
+    /// Symbols at the place of one that is given a size get that size too.
+    fn new<'g>(given: &BTreeMap<&str, usize>, shapes: impl Iterator<Item = &'g [Dim]>) -> Bound {
+        let mut bound = Bound { named: BTreeMap::new(), placed: BTreeMap::new() };
+        bound.named.extend(given.iter().map(|(name, &size)| (name.to_string(), size)));
+        for shape in shapes {
+            for (axis, dim) in shape.iter().enumerate() {
+                if let Some(&size) = symbol(dim).and_then(|name| given.get(name)) {
+                    bound.placed.entry((shape.len(), axis)).or_insert(size);
+                }
+            }
+        }
+        bound
     }
-    dim.substitute(|s| bound.get(s).map(|&n| Dim::from(n))).as_size().unwrap_or(1)
+
+    fn sizes(&mut self, shape: &[Dim]) -> Vec<usize> {
+        shape.iter().enumerate().map(|(axis, dim)| self.size(dim, (shape.len(), axis))).collect()
+    }
+
+    fn size(&mut self, dim: &Dim, place: (usize, usize)) -> usize {
+        if let Some(name) = symbol(dim) {
+            let next = self.placed.get(&place).copied().unwrap_or(default_size(self.named.len()));
+            let size = *self.named.entry(name.to_string()).or_insert(next);
+            self.placed.entry(place).or_insert(size);
+        }
+        for symbol in dim.symbols() {
+            let next = default_size(self.named.len());
+            self.named.entry(symbol.to_string()).or_insert(next);
+        }
+        dim.substitute(|s| self.named.get(s).map(|&n| Dim::from(n))).as_size().unwrap_or(1)
+    }
+}
+
+/// The symbol that `dim` is.
+fn symbol(dim: &Dim) -> Option<&str> {
+    dim.symbols().find(|name| *dim == Dim::symbol(name))
 }
 
 /// One tensor's draws.
@@ -154,5 +192,23 @@ mod tests {
         assert_eq!(feeds[1].1.dims()[1], 40);
         let mask = feeds[1].1.to_i64().unwrap();
         assert!(mask.chunks(40).all(|row| row[0] == 1 && row.windows(2).all(|w| w[0] >= w[1])));
+    }
+
+    #[test]
+    fn symbols_at_one_place_have_one_size() {
+        let mut g = Graph::default();
+        let mut input = |name: &str, symbols: &[&str]| {
+            g.add_input(name, Type::new(DType::Int64, symbols.iter().map(|s| Dim::symbol(s))));
+        };
+        input("ids", &["s1", "s2"]);
+        input("mask", &["s3", "s4"]);
+        input("extra", &["s5"]);
+        let dims = |given: &[(&str, usize)]| {
+            let feeds = random_feeds(&g, &given.iter().copied().collect(), 0).unwrap();
+            feeds.iter().map(|(_, t)| t.dims().to_vec()).collect::<Vec<_>>()
+        };
+        assert_eq!(dims(&[]), [vec![2, 7], vec![2, 7], vec![13]]);
+        assert_eq!(dims(&[("s3", 4)]), [vec![4, 9], vec![4, 9], vec![13]]);
+        assert_eq!(dims(&[("s3", 4), ("s1", 3)])[..2], [[3, 9], [4, 9]]);
     }
 }

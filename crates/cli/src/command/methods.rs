@@ -99,6 +99,7 @@ impl Row {
 fn parameters(method: &Method, variant: &Variant, rank: usize, d_in: usize, d_out: usize) -> Option<usize> {
     let linear = Linear {
         path: String::new(),
+        nth_use: 0,
         node: String::new(),
         op: "MatMul".into(),
         layout: "(in, out)",
