@@ -1,9 +1,11 @@
-//! The functions of the methods against vectors of an independent NumPy model of their mathematics, in f64: result,
-//! every gradient and the merged weight. See tests/data/golden.
+//! The functions of the methods against vectors of an independent NumPy model of their mathematics, by `eval` in f64 and
+//! by the kernels in f32: result, every gradient and the merged weight. See tests/data/golden.
+use graft_exec::{Options, Session};
 use graft_ir::{
-    Array, DType, Function, Graph, Node, Precision,
+    Array, DType, Function, Graph, Node, Precision, Type,
     eval::{difference, eval},
-    parse,
+    infer::infer,
+    library, parse,
 };
 use graft_passes::{
     inject::{Config, Init, Method, Variant, function},
@@ -11,8 +13,59 @@ use graft_passes::{
 };
 use std::collections::BTreeMap;
 
-/// Relative to the largest magnitude.
-const TOLERANCE: f64 = 1e-10;
+/// What computes a function.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    Eval,
+    Kernels,
+}
+
+impl By {
+    /// How closely results must agree, relative to the largest magnitude.
+    fn tolerance(self) -> f64 {
+        match self {
+            By::Eval => 1e-10,
+            By::Kernels => 1e-5,
+        }
+    }
+    /// The results of a call on operands that have the names of the function's inputs.
+    fn call(self, function: &Function, node: &Node, operands: &BTreeMap<String, Array>) -> Vec<Array> {
+        let names: Vec<&str> = function.body.inputs.iter().map(|&v| function.body.name(v)).collect();
+        match self {
+            By::Eval => {
+                let body = with_library(function.bind(node).unwrap());
+                let feeds: Vec<Option<Array>> = names.iter().map(|&n| Some(operands[n].clone())).collect();
+                eval(&body, &feeds, Precision::Exact).unwrap()
+            }
+            By::Kernels => {
+                let graph = caller(function, node, operands);
+                let tensors: Vec<_> = names.iter().map(|&n| operands[n].to_tensor().unwrap()).collect();
+                let feeds: Vec<_> = names.iter().copied().zip(&tensors).collect();
+                let mut session = Session::new(&graph, &[], &Options::default()).unwrap();
+                let results = session.run(&feeds).unwrap();
+                results.iter().map(|(_, t)| Array::from_tensor(t).unwrap()).collect()
+            }
+        }
+    }
+}
+
+/// A graph that calls a function.
+fn caller(function: &Function, node: &Node, operands: &BTreeMap<String, Array>) -> Graph {
+    let mut graph = Graph::default();
+    graph.opsets.extend([(String::new(), 18), ("graft".to_string(), 1)]);
+    let body = &function.body;
+    for name in body.inputs.iter().map(|&v| body.name(v)) {
+        let ty = Type::new(DType::Float, operands[name].dims.iter().copied());
+        graph.add_input(name, ty);
+    }
+    let outputs: Vec<_> = body.outputs.iter().map(|&v| graph.add_value(body.name(v), None)).collect();
+    let call = Node { attrs: node.attrs.clone(), ..Node::new(&function.name, &graph.inputs, &outputs) };
+    graph.outputs = outputs;
+    library::adopt(&mut graph, function).unwrap();
+    graph.nodes.push(call);
+    infer(&mut graph).unwrap();
+    graph
+}
 
 /// One file: the settings that its formula has, and what its arrays are called there.
 struct Row {
@@ -106,27 +159,18 @@ fn oriented(variant: &Variant, role: &str, array: &Array) -> Array {
     if is_turned { turned(array) } else { array.clone() }
 }
 
-/// Calls a function on named operands.
-fn call(function: &Function, call: &Node, operands: &BTreeMap<String, Array>) -> BTreeMap<String, Array> {
-    let body = function.bind(call).unwrap();
-    let feeds: Vec<Option<Array>> =
-        body.inputs.iter().map(|&v| Some(operands[body.name(v)].clone())).collect();
-    let body = with_library(body);
-    let results = eval(&body, &feeds, Precision::Exact).unwrap();
-    body.outputs.iter().map(|&v| body.name(v).to_string()).zip(results).collect()
-}
-
 fn with_library(mut body: Graph) -> Graph {
     let calls: Vec<String> =
         body.nodes.iter().map(|n| n.op.clone()).filter(|op| op.starts_with("graft.")).collect();
-    calls.iter().for_each(|op| graft_ir::library::require(&mut body, op).unwrap());
+    calls.iter().for_each(|op| library::require(&mut body, op).unwrap());
     body
 }
 
 #[track_caller]
-fn agree(name: &str, what: &str, ours: &Array, theirs: &Array) {
+fn agree(by: By, name: &str, what: &str, ours: &Array, theirs: &Array) {
     let (worst, largest) = difference(theirs, ours).unwrap_or_else(|| panic!("{name} {what}: sizes"));
-    assert!(worst <= TOLERANCE * largest.max(1e-3), "{name}: `{what}` differs by {worst:e} of {largest:e}");
+    let is_close = worst <= by.tolerance() * largest.max(1e-3);
+    assert!(is_close, "{by:?} {name}: `{what}` differs by {worst:e} of {largest:e}");
 }
 
 /// The operands of a file by the names that the functions have for them.
@@ -169,50 +213,60 @@ fn config(row: &Row, golden: &Golden) -> Config {
 }
 
 /// Result, gradients and merged weight of the row's functions.
-fn results(row: &Row, golden: &Golden, operands: &BTreeMap<String, Array>) -> BTreeMap<String, Array> {
+fn results(
+    row: &Row,
+    golden: &Golden,
+    operands: &BTreeMap<String, Array>,
+    by: By,
+) -> BTreeMap<String, Array> {
     let method = Method::named(row.method).unwrap();
     let config = config(row, golden);
     let variant = method.variant(&config).unwrap();
     let node = Node { attrs: (method.parts)(&linear(), &config).unwrap().attrs, ..Node::default() };
     let mut values = operands.clone();
+    let gradient = function(&format!("{}Grad", variant.function)).unwrap();
+    for function in [Some(variant.forward().unwrap()), Some(gradient), variant.merged()].into_iter().flatten()
+    {
+        let results = by.call(function, &node, &values);
+        let names = function.body.outputs.iter().map(|&v| function.body.name(v).to_string());
+        values.extend(names.zip(results));
+    }
     let forward = variant.forward().unwrap();
-    values.extend(call(forward, &node, &values));
     let y = forward.body.name(forward.body.outputs[0]).to_string();
     values.insert("y".into(), values[&y].clone());
-    let gradient = function(&format!("{}Grad", variant.function)).unwrap();
-    values.extend(call(gradient, &node, &values));
-    if let Some(merged) = variant.merged() {
-        values.extend(call(merged, &node, &values));
-    }
     values
 }
 
 #[test]
 fn functions_agree_with_the_vectors() {
+    [By::Eval, By::Kernels].into_iter().for_each(all_agree);
+}
+
+fn all_agree(by: By) {
     for row in ROWS {
         let golden = Golden::read(row.file);
         let config = config(row, &golden);
         let variant = Method::named(row.method).unwrap().variant(&config).unwrap();
         let operands = operands(row, &golden, variant, &config);
-        let results = results(row, &golden, &operands);
+        let results = results(row, &golden, &operands, by);
         // The vectors' result has the bias added.
         let bias = golden.array("b");
         let bias = bias.floats().unwrap().iter().cycle();
         let y = results["y"].floats().unwrap().iter().zip(bias).map(|(y, b)| y + b).collect();
-        agree(row.file, "Y", &Array::float(DType::Float, vec![5, 8], y), &golden.array("Y"));
-        agree(row.file, "dX", &results["dx"], &golden.array("dX"));
+        agree(by, row.file, "Y", &Array::float(DType::Float, vec![5, 8], y), &golden.array("Y"));
+        agree(by, row.file, "dX", &results["dx"], &golden.array("dX"));
         for (role, key) in row.weights {
             let gradient = oriented(variant, role, &results[&format!("d{role}")]);
-            agree(row.file, key, &gradient, &golden.array(&format!("d{key}")));
+            agree(by, row.file, key, &gradient, &golden.array(&format!("d{key}")));
         }
         if golden.0.get("merged").is_some() {
-            agree(row.file, "merged", &turned(&results["w_merged"]), &golden.array("merged"));
+            agree(by, row.file, "merged", &turned(&results["w_merged"]), &golden.array("merged"));
         } else {
             assert!(["hydra", "salora"].contains(&row.method), "{}", row.file);
         }
         for (ours, theirs) in [("p", "P"), ("g", "gate")] {
             if golden.0.get(theirs).is_some() {
-                agree(row.file, theirs, &results[ours], &golden.array(theirs));
+                agree(by, row.file, theirs, &results[ours], &golden.array(theirs));
             }
         }
     }
@@ -245,15 +299,15 @@ fn tri_grown_by_blocks_is_another_split_of_the_same_matrix() {
     };
     operands.insert("l".into(), matrix(&|i, j| if j <= i { c[4 * i + j] } else { 0.0 }));
     operands.insert("u".into(), matrix(&|i, j| if j > i { c[4 * i + j] } else { 0.0 }));
-    let results = results(&row, &golden, &operands);
-    agree(row.file, "dX", &results["dx"], &golden.array("dX"));
-    agree(row.file, "dA", &turned(&results["da"]), &golden.array("dA"));
-    agree(row.file, "dB", &turned(&results["db"]), &golden.array("dB"));
-    agree(row.file, "merged", &turned(&results["w_merged"]), &golden.array("merged"));
+    let results = results(&row, &golden, &operands, By::Eval);
+    agree(By::Eval, row.file, "dX", &results["dx"], &golden.array("dX"));
+    agree(By::Eval, row.file, "dA", &turned(&results["da"]), &golden.array("dA"));
+    agree(By::Eval, row.file, "dB", &turned(&results["db"]), &golden.array("dB"));
+    agree(By::Eval, row.file, "merged", &turned(&results["w_merged"]), &golden.array("merged"));
     let (dl, du) = (results["dl"].floats().unwrap(), results["du"].floats().unwrap());
     let dc = |i: usize, j: usize| if j <= i { dl[4 * i + j] } else { du[4 * i + j] };
     let lower = matrix(&|i, j| if block(j) <= block(i) { dc(i, j) } else { 0.0 });
     let upper = matrix(&|i, j| if block(i) <= block(j) { dc(i, j) } else { 0.0 });
-    agree(row.file, "dL", &lower, &golden.array("dL"));
-    agree(row.file, "dU", &upper, &golden.array("dU"));
+    agree(By::Eval, row.file, "dL", &lower, &golden.array("dL"));
+    agree(By::Eval, row.file, "dU", &upper, &golden.array("dU"));
 }
