@@ -6,6 +6,7 @@
 GRAFT is the binary; FOLDER receives what is downloaded and made. Checks, and prints:
  - a small network is trained with every method that PEFT has: PEFT loads the folder and gives the adapted model's
    outputs, and, after `merge_and_unload`, those of the merged one;
+ - a LoRA model of PEFT's, as both exporters write it, is fused into calls of `graft.Lora`;
  - all-MiniLM-L6-v2, exported in three styles (TorchScript at opset 14, dynamo at 20 and 23): the 36 linear nodes of its
    encoder are targets; base and adapted model run as in ONNX Runtime; PEFT loads the LoRA that graft trained on each and
    gives, in PyTorch, what `graft run` gives;
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import BertConfig, BertModel
 from safetensors.torch import load_file
 
@@ -113,10 +114,7 @@ class Suite:
         torch.manual_seed(0)
         network, x = Network().eval(), torch.randn(9, 24)
         base = self.folder / "network.onnx"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(network, (x,), base, opset_version=17, dynamo=False, input_names=["x"],
-                              output_names=["y"], dynamic_axes={"x": {0: "n"}, "y": {0: "n"}})
+        export(network, {"x": x}, base, 17, False, ["n"])
         rows = {"x": torch.randn(64, 24).numpy(), "label": torch.randn(64, 4).numpy()}
         np.savez(self.folder / "rows.npz", **rows)
         for number, method in enumerate(METHODS):
@@ -125,7 +123,7 @@ class Suite:
             self.graft("train", base, "--method", *method, "--targets", "up,down,last", "--data", self.folder / "rows.npz",
                        "--label", "label", "--loss", "mse", "--lr", "2e-2", "--steps", "12", "--batch", "16",
                        *[f for path in made.values() for f in ["--export", path]], "--out", out, "--force")
-            ours = {form: self.run(path, {"x": x.numpy()})["y"] for form, path in made.items()}
+            ours = {form: self.run(path, {"x": x.numpy()})["hidden"] for form, path in made.items()}
             with torch.no_grad():
                 before = network(x).numpy()
                 adapted = load(fresh(network), out)
@@ -135,6 +133,21 @@ class Suite:
             worst = max(difference(theirs[form], ours[form]) for form in made)
             print(f"PEFT loads {' '.join(method)}: adapted and merged outputs differ by {worst:.1e} (≤ {TOLERANCE:.0e})")
             assert worst <= TOLERANCE
+
+    def models_of_peft(self):
+        torch.manual_seed(1)
+        config = LoraConfig(r=4, lora_alpha=8, target_modules=["up", "down"])
+        network = get_peft_model(Network(), config).base_model.model.eval()
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        for style, (opset, dynamo) in STYLES.items():
+            model, fused = self.folder / f"peft-{style}.onnx", self.folder / f"peft-{style}-fused.onnx"
+            export(network, {"x": torch.randn(5, 24)}, model, opset, dynamo, ["n"])
+            self.graft("opt", model, "-p", "canonicalize, fuse", "-o", fused, "--force")
+            self.graft("verify", model, fused, "--tol", TOLERANCE)
+            calls = json.loads(self.graft("inspect", fused, "--json"))["ops"].get("graft.Lora", 0)
+            print(f"PEFT's LoRA, {style}: {calls} of 2 linears became calls of graft.Lora")
+            assert calls == 2
 
     def minilm(self):
         encoder = Encoder(self.folder).eval()
@@ -150,7 +163,7 @@ class Suite:
         for style, (opset, dynamo) in STYLES.items():
             base = self.folder / f"{style}.onnx"
             if not base.exists():
-                export(encoder, arguments, base, opset, dynamo)
+                export(encoder, arguments, base, opset, dynamo, ["batch", "seq"])
             listed = json.loads(self.graft("targets", base, "--json"))["targets"]
             found = sorted(t["path"] for t in listed if t["matched"])
             expected = sorted(n for n, m in encoder.named_modules() if isinstance(m, torch.nn.Linear))
@@ -211,17 +224,18 @@ def load(model, folder):
     return loaded
 
 
-def export(encoder, arguments, path, opset, dynamo):
-    names, shared = list(arguments), {"input_names": list(arguments), "output_names": ["hidden"], "opset_version": opset}
+def export(model, arguments, path, opset, dynamo, axes):
+    """Writes a model with one output; the first of all axes are dynamic, and called `axes`."""
+    shared = {"input_names": list(arguments), "output_names": ["hidden"], "opset_version": opset}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if dynamo:
-            sizes = {0: torch.export.Dim("batch", min=2), 1: torch.export.Dim("seq", min=2, max=512)}
-            torch.onnx.export(encoder, (), path, kwargs=arguments, dynamo=True, dynamic_shapes={n: sizes for n in names},
-                              external_data=False, verbose=False, **shared)
+            sizes = {i: torch.export.Dim(name, min=2, max=512) for i, name in enumerate(axes)}
+            torch.onnx.export(model, (), path, kwargs=arguments, dynamo=True, external_data=False, verbose=False,
+                              dynamic_shapes={name: sizes for name in arguments}, **shared)
         else:
-            axes = {n: {0: "batch", 1: "seq"} for n in names + ["hidden"]}
-            torch.onnx.export(encoder, tuple(arguments.values()), path, dynamo=False, dynamic_axes=axes, **shared)
+            dynamic = {name: dict(enumerate(axes)) for name in [*arguments, "hidden"]}
+            torch.onnx.export(model, tuple(arguments.values()), path, dynamo=False, dynamic_axes=dynamic, **shared)
 
 
 def difference(a, b):
@@ -252,6 +266,7 @@ def main():
     download(folder)
     suite = Suite(str(binary), folder)
     suite.small_network()
+    suite.models_of_peft()
     suite.decoder()
     suite.minilm()
 
