@@ -1,11 +1,12 @@
 //! GPT-2, Llama, ViT and ALBERT through both of PyTorch's exporters: what `all-linear` stands for, what they give, how they
 //! train and what merging makes of them, against what PEFT, PyTorch and ONNX Runtime said (`tests/python/exports.py`).
+use graft_adapter::{Adapter, Config as AdapterConfig, Targets};
 use graft_exec::{Options as Machine, Session};
-use graft_ir::{Graph, Tensor};
+use graft_ir::{Graph, Tensor, random};
 use graft_onnx::Model;
 use graft_passes::{Options, Selector, target};
 use graft_train::{
-    Config, Duration, METRICS_FILE, Order, Silent, run,
+    Config, Duration, Init, METRICS_FILE, Order, Silent, run,
     trained::{self, Trained},
 };
 use serde_json::Value as Json;
@@ -106,18 +107,20 @@ fn difference(a: &[f64], b: &[f64]) -> f64 {
     largest(&mut a.iter().zip(b).map(|(a, b)| (a - b).abs())) / largest(&mut a.iter().map(|a| a.abs()))
 }
 
-fn adapter(dir: &Path) -> Trained {
-    Trained::read(dir).expect("the adapter can be read")
+fn adapter(dir: &Path) -> Init {
+    Trained::read(dir).expect("it can be read").adapter.expect("an adapter")
 }
 
-fn adapted(graph: &Graph, dir: &Path) -> Graph {
-    let init = adapter(dir).adapter.expect("an adapter");
-    trained::inject(graph, &init, false, &mut |_| ()).expect("it fits")
+fn understood(config: AdapterConfig, tensors: BTreeMap<String, Tensor>) -> Init {
+    Init::of(Adapter { config, tensors, warnings: Vec::new() }).expect("the configuration is known")
 }
 
-fn merged(graph: &Graph, dir: &Path) -> Graph {
-    let init = adapter(dir).adapter.expect("an adapter");
-    trained::merge(graph, &init, 1.0, &mut |_| ()).expect("it fits")
+fn adapted(graph: &Graph, adapter: &Init) -> Graph {
+    trained::inject(graph, adapter, false, &mut |_| ()).expect("it fits")
+}
+
+fn merged(graph: &Graph, adapter: &Init) -> Graph {
+    trained::merge(graph, adapter, 1.0, &mut |_| ()).expect("it fits")
 }
 
 fn losses(out: &Path) -> Vec<f64> {
@@ -166,7 +169,7 @@ fn models_give_what_onnx_runtime_gives() {
 fn adapted_models_give_what_peft_gives() {
     for export in Export::all() {
         let model = export.model();
-        let ours = export.logits(&adapted(&model.graph, &export.path("init")));
+        let ours = export.logits(&adapted(&model.graph, &adapter(&export.path("init"))));
         export.assert_close(&ours, &export.expected("adapted"), "the adapted model");
         assert!(difference(&export.expected("pytorch"), &ours) > 1e-2, "the adapter does something");
     }
@@ -188,8 +191,56 @@ fn training_is_that_of_pytorch_and_merging_keeps_it() {
         let (first, second) = ours.split_at(10);
         assert!(second.iter().sum::<f64>() < 0.99 * first.iter().sum::<f64>(), "{ours:?}");
 
-        let [beside, inside] = [adapted, merged].map(|f| export.logits(&f(&model.graph, &out)));
+        let trained = adapter(&out);
+        let [beside, inside] = [adapted, merged].map(|f| export.logits(&f(&model.graph, &trained)));
         export.assert_close(&inside, &beside, "the merged model");
         assert!(difference(&export.expected("adapted"), &beside) > 1e-2, "training does something");
     }
+}
+
+#[test]
+fn adapter_files_may_have_longer_paths() {
+    // TorchScript leaves out the scope of a module whose parts are called directly, as OPT's decoder is.
+    let long = |path: &str| format!("outer.{path}");
+    for export in Export::all() {
+        let Init { config, tensors, .. } = adapter(&export.path("init"));
+        let Targets::List(paths) = &config.targets else { panic!("PEFT writes a list") };
+        let targets = Targets::List(paths.iter().map(|p| long(p)).collect());
+        let tensors = tensors.iter().map(|(key, t)| (long(key), t.clone())).collect();
+        let longer = understood(AdapterConfig { targets, ..config }, tensors);
+        let ours = export.logits(&adapted(&export.model().graph, &longer));
+        export.assert_close(&ours, &export.expected("adapted"), "the adapted model");
+    }
+}
+
+/// A LoRA of rank 2 on `lm_head`, all of whose numbers are random.
+fn on_the_head(d_in: usize, d_out: usize) -> Init {
+    let drawn = |id: u64, dims: [usize; 2]| {
+        let n = (dims[0] * dims[1]) as u64;
+        let values = (0..n).map(|i| f64::from(random::uniform(1, 0, id, i)) - 0.5);
+        Tensor::from_f64(graft_ir::DType::Float, &dims, values).expect("floats")
+    };
+    let tensors = [("lora_A", drawn(0, [2, d_in])), ("lora_B", drawn(1, [d_out, 2]))];
+    let tensors = tensors.map(|(name, tensor)| (format!("lm_head.{name}.weight"), tensor));
+    understood(
+        AdapterConfig::new("LORA", 2, Targets::List(vec!["lm_head".into()])),
+        tensors.into_iter().collect(),
+    )
+}
+
+#[test]
+fn merging_into_a_tied_head_leaves_the_embedding_as_it_is() {
+    let export = Export { kind: "gpt2", exporter: "torchscript", loss: "causal-lm" };
+    let graph = export.model().graph;
+    let linears = target::targets(&graph).expect("they are found");
+    let head = linears.iter().find(|l| l.path == "lm_head").expect("it is a linear");
+    assert_eq!(head.steps, ["Transpose"], "the head reads the embedding's weight");
+    let adapter = on_the_head(head.d_in, head.d_out);
+    let inside = merged(&graph, &adapter);
+    let [base, beside, inside_logits] =
+        [&graph, &adapted(&graph, &adapter), &inside].map(|g| export.logits(g));
+    export.assert_close(&inside_logits, &beside, "the merged model");
+    assert!(difference(&base, &beside) > 1e-2, "the adapter does something");
+    let weight = |graph: &Graph| target::weight(graph, head).cloned();
+    assert_eq!(weight(&inside), weight(&graph), "`{}` has other readers", head.weight);
 }
