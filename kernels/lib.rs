@@ -20,6 +20,8 @@ mod movement;
 mod optimizer;
 mod random;
 mod reduce;
+mod rms_norm;
+mod rotary;
 mod salora;
 mod softmax;
 mod strides;
@@ -126,6 +128,8 @@ pub const FAMILIES: &[&[Kernel]] = &[
     optimizer::KERNELS,
     random::KERNELS,
     reduce::KERNELS,
+    rms_norm::KERNELS,
+    rotary::KERNELS,
     salora::KERNELS,
     softmax::KERNELS,
     tri::KERNELS,

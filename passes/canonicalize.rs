@@ -12,12 +12,12 @@ use crate::{
     Context, Options, Pass, constant,
     rewrite::{Pattern, Reject, Replacement, rewrite},
 };
-use graft_ir::{Function, Graph, Node, Result, library, parse_functions};
+use graft_ir::{Function, Graph, Node, Result, Value, library, parse_functions};
 
 /// Takes no options.
 pub const PASS: Pass = Pass {
     name: "canonicalize",
-    about: "raises decomposed LayerNorm and Gelu to calls, and turns every linear into MatMul (x, w) and Add",
+    about: "raises decomposed norms, Gelu and rotations to calls, and turns every linear into MatMul (x, w) and Add",
     run: canonicalize,
 };
 
@@ -28,6 +28,7 @@ fn canonicalize(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Resu
     let graph = forward::forward(graph)?;
     let graph = expand::expand(&graph, ctx)?;
     let graph = operands::constants_last(&graph);
+    let graph = operands::known_bounds(&graph)?;
     let mut graph = gemm::to_matmul(&graph, ctx)?;
     for pair in parse_functions(PAIRS)?.chunks_exact(2) {
         graph = replace(&graph, &pair[0], &pair[1], ctx)?;
@@ -69,10 +70,24 @@ fn fits(graph: &Graph, call: &Node) -> std::result::Result<(), Reject> {
     let name = |i: usize| call.input(i).map_or("", |v| graph.name(v));
     match call.domain_and_name().1 {
         // Scale and bias go with the last axis alone.
-        "LayerNorm" | "LayerNormSquare" => match [1, 2].into_iter().find(|&i| rank(i) != Some(1)) {
-            Some(i) => Err(format!("`{}` is not known to have rank 1", name(i))),
-            None => Ok(()),
-        },
+        norm if norm.starts_with("LayerNorm") || norm.starts_with("RmsNorm") => {
+            match (1..call.inputs.len()).find(|&i| rank(i) != Some(1)) {
+                Some(i) => Err(format!("`{}` is not known to have rank 1", name(i))),
+                None => Ok(()),
+            }
+        }
+        "Rotary" => {
+            let shape = |v: Option<Value>| v.and_then(|v| graph.shape(v));
+            let width = shape(call.input(0)).and_then(|x| x.last()?.as_const());
+            let half = call.ints("half").ok().flatten().and_then(<[i64]>::first).copied();
+            match half.is_some()
+                && width == half.map(|n| 2 * n)
+                && shape(call.input(0)) == shape(call.output(0))
+            {
+                true => Ok(()),
+                false => Err(format!("`{}` is not known to be cut in halves", name(0))),
+            }
+        }
         "BiasLast" => {
             let constants = constant::values(graph);
             match [1, 2].into_iter().find(|&i| !call.input(i).is_some_and(|v| constants.contains(&v))) {

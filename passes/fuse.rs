@@ -16,7 +16,7 @@ pub const PASS: Pass =
 /// Not here are functions that a body cannot tell from something else (`graft.Detach` is an `Identity`), and
 /// gradients of which an operand does not occur in the body (`graft.LayerNormGrad`): `grad` calls them at once.
 const LIBRARY: &[&str] =
-    &["graft.AdamW", "graft.Gelu", "graft.GeluGrad", "graft.GeluTanh", "graft.LayerNorm"];
+    &["graft.AdamW", "graft.Gelu", "graft.GeluGrad", "graft.GeluTanh", "graft.LayerNorm", "graft.RmsNorm"];
 
 fn fuse(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Graph> {
     options.expect_only(&[])?;

@@ -106,7 +106,12 @@ pub fn module(node: &Node) -> String {
 /// The scopes of a node's name: `/bert/encoder/layer.0/query/MatMul` → `bert.encoder.layer.0.query`.
 fn scope(name: &str) -> Option<String> {
     let (scopes, _) = name.rsplit_once('/')?;
-    let scopes: Vec<&str> = scopes.split('/').filter(|s| !s.is_empty()).collect();
+    let mut scopes: Vec<&str> = scopes.split('/').filter(|s| !s.is_empty()).collect();
+    // TensorFlow's call of the whole function, and its product of a tensor, are no modules of the author.
+    scopes.retain(|s| !s.starts_with("StatefulPartitionedCall"));
+    if scopes.len() > 1 && scopes.last() == Some(&"Tensordot") {
+        scopes.pop();
+    }
     (!scopes.is_empty()).then(|| scopes.join("."))
 }
 
@@ -141,6 +146,11 @@ mod tests {
         );
         assert_eq!(scope("bert/pooler/Gemm").as_deref(), Some("bert.pooler"));
         assert_eq!(scope("/Gemm"), None);
+        assert_eq!(
+            scope("StatefulPartitionedCall/bert/layer_0/dense/Tensordot/MatMul").as_deref(),
+            Some("bert.layer_0.dense")
+        );
+        assert_eq!(scope("StatefulPartitionedCall/MatMul"), None);
         assert_eq!(scope("node_MatMul_94"), None);
     }
 

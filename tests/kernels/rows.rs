@@ -9,6 +9,7 @@ mod norm;
 mod optimizer;
 mod random;
 mod reduce;
+mod rotary;
 
 use crate::{case::Case, draw::Draw};
 
@@ -26,6 +27,7 @@ const FAMILIES: &[&[Row]] = &[
     optimizer::ROWS,
     random::ROWS,
     reduce::ROWS,
+    rotary::ROWS,
 ];
 
 /// Every generator.

@@ -14,6 +14,7 @@ const TEXTS: &[&str] = &[
     include_str!("library/optimizer.onnxtxt"),
     include_str!("library/random.onnxtxt"),
     include_str!("library/reduce.onnxtxt"),
+    include_str!("library/rotary.onnxtxt"),
 ];
 
 /// The opset version of bodies that do not say which they are written for.

@@ -31,6 +31,12 @@ const CALLS: &[&str] = &[
     "(float[2, 2, 3] dy, float[2, 2, 3] x, float[3] s, float[3] b, float[2, 2, 1] mean, float[2, 2, 1] inv_std)
        => (dx, ds, db) { dx, ds, db = graft.LayerNormGrad (dy, x, s, b, mean, inv_std) }",
     "(float[2, 4, 3] x) => (y) { shape = Constant <value = int64[2] {1, 3}> () y = graft.ReduceTo (x, shape) }",
+    "(float[2, 2, 3] x, float[3] scale) => (y, inv_rms) { y, inv_rms = graft.RmsNorm (x, scale) }",
+    "(float[2, 2, 3] dy, float[2, 2, 3] x, float[3] scale, float[2, 2, 1] inv_rms) => (dx, dscale) {
+       dx, dscale = graft.RmsNormGrad (dy, x, scale, inv_rms) }",
+    "(float[2, 2, 3, 4] x, float[2, 1, 3, 4] cos, float[3, 4] sin) => (y) { y = graft.Rotary <half = [2]> (x, cos, sin) }",
+    "(float[2, 2, 3, 4] dy, float[2, 2, 3, 4] x, float[2, 1, 3, 4] cos, float[3, 4] sin) => (dx, dcos, dsin) {
+       dx, dcos, dsin = graft.RotaryGrad <half = [2]> (dy, x, cos, sin) }",
     "(float[2, 3] p, float[2, 3] g, float lr) => (p2) { p2 = graft.Sgd <weight_decay = 0.1> (p, g, lr) }",
     "(float[2, 3] p, float[2, 3] g, float[2, 3] m, float lr) => (p2, m2) {
        p2, m2 = graft.SgdMomentum <momentum = 0.8, weight_decay = 0.1> (p, g, m, lr) }",
@@ -190,14 +196,14 @@ fn adamw_is_its_formula() {
 
 #[test]
 fn sgd_is_its_formula() {
-    let plain = graph(CALLS[15], 21);
+    let plain = graph(CALLS[19], 21);
     let feeds_plain = feeds(&plain);
     let [p, g, lr] = [0, 1, 2].map(|i| floats(&feeds_plain[i]));
     let decay = f64::from(0.1f32);
     let expected: Vec<f64> = p.iter().zip(g).map(|(p, g)| p - lr[0] * (g + decay * p)).collect();
     assert_close(floats(&run(&plain, &feeds_plain)[0]), &expected);
 
-    let momentum = graph(CALLS[16], 21);
+    let momentum = graph(CALLS[20], 21);
     let feeds = feeds(&momentum);
     let [p, g, m, lr] = [0, 1, 2, 3].map(|i| floats(&feeds[i]));
     let next: Vec<f64> = (0..p.len()).map(|i| f64::from(0.8f32) * m[i] + g[i] + decay * p[i]).collect();

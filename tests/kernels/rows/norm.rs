@@ -12,6 +12,8 @@ pub(super) const ROWS: &[Row] = &[
     ("graft.LayerNormGrad", layer_norm_grad),
     ("LogSoftmax", |d| softmax(d, Bound::Unit(4.0))),
     ("Softmax", |d| softmax(d, Bound::Largest(4.0))),
+    ("graft.RmsNorm", rms_norm),
+    ("graft.RmsNormGrad", rms_norm_grad),
     ("graft.SoftmaxGrad", softmax_grad),
 ];
 
@@ -50,6 +52,28 @@ fn layer_norm_grad(d: &mut Draw) -> Case {
         d.floats(&moments, 0.1, 2.0),
     ];
     Case::new(Bound::Largest(2.0), operands).results(3)
+}
+
+fn rms_norm(d: &mut Draw) -> Case {
+    let rank = 1 + d.below(3);
+    let dims = d.sizes(rank);
+    let operands = [d.floats(&dims, -3.0, 3.0), d.floats(&dims[rank - 1..], -2.0, 2.0)];
+    let case = Case::new(Bound::Largest(2.0), operands).results(2);
+    if d.flip() { case.attr("epsilon", Attr::Float(1e-12)) } else { case }
+}
+
+fn rms_norm_grad(d: &mut Draw) -> Case {
+    let rank = 1 + d.below(3);
+    let dims = d.sizes(rank);
+    let mut roots = dims.clone();
+    roots[rank - 1] = 1;
+    let operands = [
+        d.floats(&dims, -1.0, 1.0),
+        d.floats(&dims, -3.0, 3.0),
+        d.floats(&dims[rank - 1..], -2.0, 2.0),
+        d.floats(&roots, 0.1, 2.0),
+    ];
+    Case::new(Bound::Largest(2.0), operands).results(2)
 }
 
 fn softmax(d: &mut Draw, bound: Bound) -> Case {

@@ -46,7 +46,8 @@ pub(super) const OPS: &[OpDef] = &[
 /// All axes behind the channels reduced to one element.
 fn global(b: &mut Builder<'_>, node: &Node, op: &str) -> Result<Vec<Value>> {
     let x = node.input(0).ok_or_else(|| Error::new(Code::TYPES, "operand 0 is missing"))?;
-    let axes: Vec<i64> = (2..b.shape(x)?.len() as i64).collect();
+    // Counted from the end, as those who write a mean out do.
+    let axes: Vec<i64> = (2 - b.shape(x)?.len() as i64..0).collect();
     Ok(vec![b.reduce(op, x, &axes, true)?])
 }
 

@@ -7,6 +7,16 @@ pub(crate) const CASES: &[Case] = &[
     case("Attention", |d| attention(d, true)),
     case("Attention", |d| attention(d, false)),
     case("RotaryEmbedding", rotary_embedding),
+    case("graft.Rotary", |d| {
+        let (mut dims, half) = (d.dims(0, 3), d.positive());
+        dims.push(2 * half);
+        let x = d.any(&dims);
+        let mut angles = d.narrowed(&dims);
+        angles.pop();
+        angles.push(2 * half);
+        let (cos, sin) = (d.any(&angles), d.any(&angles));
+        d.node().x(x).x(cos).x(sin).with("half", Attr::Ints(vec![half as i64]))
+    }),
 ];
 
 /// With or without heads of their own axis, shared keys, masks of both kinds, a past, a cap, and causality.

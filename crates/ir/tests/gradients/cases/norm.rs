@@ -23,6 +23,14 @@ pub(crate) const CASES: &[Case] = &[
         let example = d.node().x(x).x(scale).x(bias).with("epsilon", graft_ir::Attr::Float(0.125));
         example.results(&[true, false, false])
     }),
+    case("graft.RmsNorm", |d| {
+        let mut dims = d.dims(1, 3);
+        let width = 1 + d.positive();
+        dims.push(width);
+        let (x, scale) = (d.any(&dims), d.any(&[width]));
+        let example = d.node().x(x).x(scale).with("epsilon", graft_ir::Attr::Float(0.125));
+        example.results(&[true, false])
+    }),
 ];
 
 fn along_axis(d: &mut Draw) -> Example {
