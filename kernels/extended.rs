@@ -5,6 +5,7 @@
 use crate::{
     Threads, View, floats,
     gemm::{Gemm, Matrix},
+    math::vectorised,
     threads::rows_per_piece,
 };
 use graft_ir::{Code, Error, Result, Type};
@@ -71,6 +72,39 @@ pub(crate) fn by_rows(out: &mut [f32], n: usize, threads: Threads, work: impl Fn
 /// Row `i` of a matrix with `n` columns.
 pub(crate) fn row(matrix: &[f32], i: usize, n: usize) -> &[f32] {
     &matrix[i * n..][..n]
+}
+
+/// `out[k] = Σ x[j]` over the columns j that agree with k modulo `n`, for each row of `x`, of `width` elements.
+pub(crate) fn fold(x: &[f32], width: usize, n: usize, out: &mut [f32], threads: Threads) {
+    by_rows(out, n, threads, |i, out| {
+        vectorised(
+            #[inline(always)]
+            || {
+                out.fill(0.0);
+                for part in row(x, i, width).chunks(n.max(1)) {
+                    for (y, x) in out.iter_mut().zip(part) {
+                        *y += x;
+                    }
+                }
+            },
+        );
+    });
+}
+
+/// `y[j] += q[j modulo n]` for each row of `y`, of `width` elements.
+pub(crate) fn repeat(q: &[f32], n: usize, y: &mut [f32], width: usize, threads: Threads) {
+    by_rows(y, width, threads, |i, y| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for part in y.chunks_mut(n.max(1)) {
+                    for (y, q) in part.iter_mut().zip(row(q, i, n)) {
+                        *y += q;
+                    }
+                }
+            },
+        );
+    });
 }
 
 /// A rank-2 operand.

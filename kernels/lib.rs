@@ -3,8 +3,10 @@
 //!
 //! A kernel computes what the op's `eval`, or the function's body, computes; tests hold it to that. Its results have the
 //! same bits for any number of threads. Results are row-major; operands may be strided where the table says so.
+mod bat;
 mod bone;
 mod call;
+mod dora;
 mod elementwise;
 mod extended;
 mod gather;
@@ -116,7 +118,9 @@ impl Kernel {
 
 /// The table, by family.
 pub const FAMILIES: &[&[Kernel]] = &[
+    bat::KERNELS,
     bone::KERNELS,
+    dora::KERNELS,
     elementwise::KERNELS,
     gather::KERNELS,
     hydra::KERNELS,

@@ -1,44 +1,10 @@
 //! Bone: sums of columns instead of a projection. A d with as many columns as y is the mini form with one tile.
 use crate::{
-    Call, Threads, ViewMut,
-    extended::{by_rows, check, matrix, row, rows},
+    Call, ViewMut,
+    extended::{check, fold, matrix, repeat, rows},
     gemm::{Gemm, Matrix},
-    math::vectorised,
 };
 use graft_ir::Result;
-
-/// `out[k] = Σ x[j]` over the columns j that agree with k modulo `n`, for each row.
-fn fold(x: Matrix<'_>, elements: &[f32], n: usize, out: &mut [f32], threads: Threads) {
-    by_rows(out, n, threads, |i, out| {
-        vectorised(
-            #[inline(always)]
-            || {
-                out.fill(0.0);
-                for part in row(elements, i, x.cols()).chunks(n.max(1)) {
-                    for (y, x) in out.iter_mut().zip(part) {
-                        *y += x;
-                    }
-                }
-            },
-        );
-    });
-}
-
-/// `y[j] += q[j modulo n]` for each row of `y`, of `width` elements.
-fn repeat(q: &[f32], n: usize, y: &mut [f32], width: usize, threads: Threads) {
-    by_rows(y, width, threads, |i, y| {
-        vectorised(
-            #[inline(always)]
-            || {
-                for part in y.chunks_mut(n.max(1)) {
-                    for (y, q) in part.iter_mut().zip(row(q, i, n)) {
-                        *y += q;
-                    }
-                }
-            },
-        );
-    });
-}
 
 /// `y = x·w + repeat(fold(x)·d)`; either result may be unwanted.
 pub(super) fn bone(call: &mut Call<'_>) -> Result<()> {
@@ -49,7 +15,7 @@ pub(super) fn bone(call: &mut Call<'_>) -> Result<()> {
     check(x.cols() == w.rows() && width > 0 && w.cols().is_multiple_of(width))?;
     let (spare, up) = call.scratch::<f32>().split_at_mut(tokens * rank);
     let s = call.wanted(1).map_or(spare, ViewMut::elements);
-    fold(x, given.elements(), rank, s, threads);
+    fold(given.elements(), x.cols(), rank, s, threads);
     let Some(y) = call.wanted(0).map(ViewMut::elements::<f32>) else { return Ok(()) };
     let delta = Gemm::new(Matrix::row_major(s, tokens, rank), d);
     Gemm::new(x, w).run(y, threads);
@@ -76,7 +42,7 @@ pub(super) fn bone_grad(call: &mut Call<'_>) -> Result<()> {
         dy
     } else {
         let folded = &mut folded[..tokens * width];
-        fold(dy, given.elements(), width, folded, threads);
+        fold(given.elements(), dy.cols(), width, folded, threads);
         Matrix::row_major(folded, tokens, width)
     };
     let [dx, dd] = [0, 1].map(|i| call.wanted(i).map(|o| o.elements::<f32>()));

@@ -4,6 +4,7 @@
 mod cpu;
 
 use crate::Threads;
+use std::ops::Range;
 
 /// A matrix that is read: any strides, so that a transpose needs no copy.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +49,29 @@ impl<'a> Matrix<'a> {
     /// If it lies outside of the memory.
     pub fn at(&self, i: usize, j: usize) -> f32 {
         self.data[i * self.row_stride + j * self.col_stride]
+    }
+    /// The rows of `range`, of the same memory.
+    ///
+    /// # Panics
+    /// If it goes beyond the rows.
+    #[must_use]
+    pub fn row_range(self, range: Range<usize>) -> Matrix<'a> {
+        assert!(range.end <= self.rows, "rows {range:?} of a matrix of {}", self.rows);
+        let start = (range.start * self.row_stride).min(self.data.len());
+        Matrix { data: &self.data[start..], rows: range.len(), ..self }
+    }
+    /// Copies the rows of `range` to `out`, row-major, along the side on which elements are adjacent.
+    ///
+    /// # Panics
+    /// If it goes beyond the rows, or `out` has another size.
+    pub fn copy_rows(&self, range: Range<usize>, out: &mut [f32]) {
+        let (n, part) = (range.len(), self.row_range(range));
+        assert_eq!(out.len(), n * self.cols, "the size of the rows of a matrix");
+        if self.row_stride == 1 {
+            (0..self.cols).for_each(|j| (0..n).for_each(|i| out[i * self.cols + j] = part.at(i, j)));
+        } else {
+            (0..n).for_each(|i| (0..self.cols).for_each(|j| out[i * self.cols + j] = part.at(i, j)));
+        }
     }
     /// The rows.
     pub fn rows(&self) -> usize {

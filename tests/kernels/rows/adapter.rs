@@ -7,10 +7,18 @@ use crate::{
 use graft_ir::{Array, Attr};
 
 pub(super) const ROWS: &[Row] = &[
+    ("graft.BatCol", |d| bat(d, Layout::Col)),
+    ("graft.BatColGrad", |d| bat_grad(d, Layout::Col)),
+    ("graft.BatLeft", |d| bat(d, Layout::Left)),
+    ("graft.BatLeftGrad", |d| bat_grad(d, Layout::Left)),
+    ("graft.BatRow", |d| bat(d, Layout::Row)),
+    ("graft.BatRowGrad", |d| bat_grad(d, Layout::Row)),
     ("graft.Bone", |d| bone(d, false)),
     ("graft.BoneGrad", |d| bone_grad(d, false)),
     ("graft.BoneMini", |d| bone(d, true)),
     ("graft.BoneMiniGrad", |d| bone_grad(d, true)),
+    ("graft.Dora", dora),
+    ("graft.DoraGrad", dora_grad),
     ("graft.Hydra", hydra),
     ("graft.HydraGrad", hydra_grad),
     ("graft.Lora", lora),
@@ -180,4 +188,72 @@ fn bone_grad(d: &mut Draw, mini: bool) -> Case {
     let (s, operands, attrs) = bone_operands(d, mini);
     let kept = d.floats(&[s.rows.iter().product(), s.rank], -1.0, 1.0);
     Case { attrs, ..backward(&s, operands, vec![kept], s.bound(), d).results(2) }
+}
+
+/// x, w, a, b, m, scale; no output has a norm near 0, where the length is ill-conditioned.
+fn dora_operands(s: &Sizes, d: &mut Draw) -> Vec<Array> {
+    let m = d.floats(&[s.d_out], 0.5, 2.0);
+    let mut operands = with(s, [m], d);
+    operands[1] = d.floats(&[s.d_in, s.d_out], 1.0, 2.0);
+    operands[3] = d.floats(&[s.rank, s.d_out], -0.02, 0.02);
+    operands
+}
+
+fn dora_sizes(d: &mut Draw) -> Sizes {
+    let mut s = Sizes::draw(d);
+    s.d_in = s.d_in.max(1);
+    s
+}
+
+fn dora(d: &mut Draw) -> Case {
+    let s = dora_sizes(d);
+    Case::new(s.loose(), dora_operands(&s, d)).results(4)
+}
+
+fn dora_grad(d: &mut Draw) -> Case {
+    let s = dora_sizes(d);
+    let (sum, n) = (d.floats(&s.wide(s.d_out), -1.0, 1.0), d.floats(&[s.d_out], 0.5, 4.0));
+    let (forward, h) = (dora_operands(&s, d), saved(&s, d));
+    backward(&s, forward, vec![h, sum, n], s.bound(), d).results(4)
+}
+
+/// Which side of a block of the weight a Bat matrix acts on.
+#[derive(Clone, Copy, PartialEq)]
+enum Layout {
+    Col,
+    Row,
+    Left,
+}
+
+/// Sizes that the rank divides, x, w, d, and the attributes of the function; there is at least one token.
+fn bat_operands(d: &mut Draw, layout: Layout) -> (Sizes, Vec<Array>, Vec<(&'static str, Attr)>) {
+    let mut s = Sizes::draw(d);
+    s.rows.iter_mut().for_each(|n| *n = (*n).max(1));
+    let [blocks_in, blocks_out] = [0, 1].map(|_| 1 + d.below(5));
+    (s.d_in, s.d_out) = (blocks_in * s.rank, blocks_out * s.rank);
+    let blocks = if layout == Layout::Row { blocks_in } else { blocks_out };
+    let operands = vec![
+        d.floats(&s.wide(s.d_in), -1.0, 1.0),
+        d.floats(&[s.d_in, s.d_out], -1.0, 1.0),
+        d.floats(&[blocks, s.rank, s.rank], -1.0, 1.0),
+    ];
+    let view = [blocks_in, s.rank, blocks_out, s.rank].map(|n| n as i64).to_vec();
+    let attr = match layout {
+        Layout::Col => ("view", Attr::Ints(view)),
+        Layout::Row | Layout::Left => ("blocks", Attr::Ints(vec![0, -1, s.rank as i64])),
+    };
+    (s, operands, vec![attr])
+}
+
+fn bat(d: &mut Draw, layout: Layout) -> Case {
+    let (s, operands, attrs) = bat_operands(d, layout);
+    let n_results = if layout == Layout::Left { 2 } else { 1 };
+    Case { attrs, ..Case::new(s.bound(), operands).results(n_results) }
+}
+
+fn bat_grad(d: &mut Draw, layout: Layout) -> Case {
+    let (s, operands, attrs) = bat_operands(d, layout);
+    let tokens = s.rows.iter().product();
+    let u = (layout == Layout::Left).then(|| d.floats(&[s.d_out / s.rank, tokens, s.rank], -1.0, 1.0));
+    Case { attrs, ..backward(&s, operands, u.into_iter().collect(), s.bound(), d).results(2) }
 }
