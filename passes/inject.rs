@@ -2,6 +2,7 @@
 mod adapters;
 mod bat;
 mod bone;
+pub mod budget;
 mod draws;
 mod files;
 mod fit;
@@ -77,8 +78,7 @@ fn inject(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Gra
             None => b.graph.nodes.push(node),
         }
     }
-    let modules = plan.iter().filter(|planned| planned.linear.nth_use == 0);
-    let parameters: usize = modules.map(|planned| planned.parameters()).sum();
+    let parameters = plan::parameters(&plan);
     let sizes =
         format!("{} of {} linear nodes, {parameters} trainable parameters", plan.len(), linears.len());
     (ctx.log)(&format!("inject: `{}` on {sizes}", method.name));

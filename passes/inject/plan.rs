@@ -17,10 +17,12 @@ impl Planned<'_> {
     pub(super) fn draws(&self) -> Result<bool> {
         Ok(self.parts.weights.iter().any(|w| w.is_drawn) || self.config.dropout()? > 0.0)
     }
-    /// Its trainable parameters.
-    pub(super) fn parameters(&self) -> usize {
-        self.parts.weights.iter().map(Weight::parameters).sum()
-    }
+}
+
+/// Trainable parameters of all adapters; the uses of one module share theirs.
+pub(super) fn parameters(plan: &[Planned<'_>]) -> usize {
+    let modules = plan.iter().filter(|planned| planned.linear.nth_use == 0);
+    modules.flat_map(|planned| &planned.parts.weights).map(Weight::parameters).sum()
 }
 
 /// The linears that `options` choose, in the order of the nodes, each with its settings.

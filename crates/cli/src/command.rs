@@ -9,7 +9,6 @@ macro_rules! commands {
 
         /// What to do.
         #[derive(clap::Subcommand)]
-        #[expect(clippy::large_enum_variant, reason = "there is one, made once")]
         pub(crate) enum Command {
             $(#[allow(missing_docs, reason = "clap takes the text from the arguments' own documentation")]
             $variant($module::Args),)*
@@ -29,6 +28,7 @@ macro_rules! commands {
 commands! {
     bench Bench;
     caps Caps;
+    compare Compare;
     completions Completions;
     demo Demo;
     diff Diff;

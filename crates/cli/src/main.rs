@@ -3,11 +3,13 @@
 
 mod command;
 mod feeds;
+mod memory;
 mod model;
 mod output;
 mod progress;
 mod sample;
 mod settings;
+mod spelled;
 mod ui;
 
 use clap::{CommandFactory, Parser};

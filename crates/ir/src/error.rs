@@ -81,6 +81,7 @@ codes! {
     STATE "G0504" Invalid "The run cannot be resumed: its saved state is damaged or belongs to other settings.";
     DIVERGED "G0505" Failed "The loss is no longer finite; lower the learning rate or clip the gradients.";
     INTERRUPTED "G0506" Interrupted "The run was interrupted; its state was saved, and --resume continues it.";
+    RUNS "G0507" Failed "Some runs of a comparison failed; its report has the error of each.";
 
     DEVICE "G0601" Unsupported "The device or precision is not available.";
     FEED "G0602" Invalid "A tensor fed to the model is missing, unknown, or of the wrong type or shape.";

@@ -7,14 +7,17 @@ use std::sync::{
 };
 
 /// While this lives, SIGINT sets a flag instead of ending the process.
-pub(crate) struct Interrupt {
+pub struct Interrupt {
     asked: Arc<AtomicBool>,
     handlers: Vec<SigId>,
 }
 
 impl Interrupt {
     /// Installs the handlers. They run in order: the shutdown sees the flag that an *earlier* signal has set.
-    pub(crate) fn new() -> Result<Interrupt> {
+    ///
+    /// # Errors
+    /// [`Code::IO`] where they cannot be installed.
+    pub fn new() -> Result<Interrupt> {
         let failed = |e| Error::new(Code::IO, format!("SIGINT cannot be watched: {e}"));
         let asked = Arc::new(AtomicBool::new(false));
         let exit = flag::register_conditional_shutdown(SIGINT, Kind::Interrupted as i32, asked.clone());
@@ -23,7 +26,7 @@ impl Interrupt {
         Ok(interrupt)
     }
     /// Whether SIGINT came.
-    pub(crate) fn is_asked(&self) -> bool {
+    pub fn is_asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
     }
 }

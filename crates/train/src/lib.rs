@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod chart;
+pub mod compare;
 mod config;
 pub mod data;
 mod estimate;
@@ -28,6 +29,7 @@ pub use evaluate::evaluate;
 pub use export::{Export, Form};
 pub use graphs::{fill_head, forward_stages, training_stages};
 pub use init::Init;
+pub use interrupt::Interrupt;
 pub use metrics::{Evaluation, StepMetrics};
 pub use observer::{Observer, Silent};
 pub use order::{Order, Stream, batches};

@@ -4,7 +4,7 @@ use crate::{
         inject::AdapterFlags,
         run::{Machine, print_profile},
     },
-    feeds, model,
+    feeds, memory, model,
     ui::{self, Ui},
 };
 use graft_exec::{Options, Session};
@@ -83,7 +83,7 @@ impl Args {
         if self.json {
             return ui.json(&json!({
                 "schema": "graft.bench/1", "step_ms": {"median": times.median(), "min": times.min()},
-                "tokens_per_s": tokens, "flops_per_s": rate, "peak_fraction": fraction, "rss_mb": peak_rss_mb(),
+                "tokens_per_s": tokens, "flops_per_s": rate, "peak_fraction": fraction, "rss_mb": memory::peak_rss_mb(),
                 "threads": session.threads(), "precision": self.machine.precision,
                 "method": self.train.then(|| self.adapter.method_or_default()),
             }));
@@ -93,7 +93,7 @@ impl Args {
             ("step, min", format!("{:.3} ms", times.min())),
             ("tokens/s", ui::thousands(tokens as u64)),
             ("GFLOP/s", format!("{:.1} ({:.0} % of this machine's matrix product)", rate / 1e9, 100.0 * fraction)),
-            ("peak memory", peak_rss_mb().map_or("unknown".into(), |mb| format!("{mb:.0} MB"))),
+            ("peak memory", memory::peak_rss_mb().map_or("unknown".into(), |mb| format!("{mb:.0} MB"))),
             ("threads", session.threads().to_string()),
         ];
         let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![name.into(), value]).collect();
@@ -150,11 +150,4 @@ fn peak(options: &Options) -> Result<f64> {
     let feeds = feeds::random_feeds(&graph, &BTreeMap::new(), 0)?;
     let times = measure(&mut Session::new(&graph, &[], options)?, &feeds, 5)?;
     Ok(2.0 * (N as f64).powi(3) / (times.min() / 1e3))
-}
-
-/// The process's largest resident size, where the system tells.
-fn peak_rss_mb() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
-    Some(line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()? / 1024.0)
 }

@@ -1,15 +1,19 @@
 //! `graft train`: trains adapters.
 use crate::{
     command::{inject::AdapterFlags, run::Machine},
-    model,
+    memory, model,
     progress::Progress,
     ui::Ui,
     usage,
 };
 use graft_ir::Result;
 use graft_passes::Options;
-use graft_train::{Config, Curve, Duration, Observer, Order};
-use std::path::PathBuf;
+use graft_train::{Config, Curve, Duration, Observer, Order, Report};
+use serde_json::json;
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 /// Train adapters on text or tensors
 #[derive(clap::Args)]
@@ -26,6 +30,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     init: Option<PathBuf>,
     #[command(flatten)]
+    task: Task,
+    #[command(flatten)]
+    results: Results,
+}
+
+/// What is to be learnt, from what and how: all that does not depend on the adapter.
+#[derive(clap::Args)]
+pub(crate) struct Task {
+    #[command(flatten)]
     data: Data,
     #[command(flatten)]
     objective: Objective,
@@ -33,8 +46,6 @@ pub(crate) struct Args {
     course: Course,
     #[command(flatten)]
     machine: Machine,
-    #[command(flatten)]
-    results: Results,
 }
 
 /// What is learnt from.
@@ -143,6 +154,9 @@ struct Results {
     /// Say what the run would be like, and write nothing
     #[arg(long)]
     dry_run: bool,
+    /// Print how the run ended as one JSON object
+    #[arg(long)]
+    json: bool,
     /// Save the state every N steps (default: after each epoch, and at the end)
     #[arg(long, value_name = "N")]
     save_every: Option<u64>,
@@ -157,6 +171,7 @@ struct Results {
 
 impl Args {
     pub(crate) fn run(self, ui: &mut Ui) -> Result<()> {
+        let start = Instant::now();
         let config = self.config()?;
         let model = model::load(&self.model, ui)?;
         if self.results.dry_run {
@@ -167,20 +182,38 @@ impl Args {
         let report = graft_train::run(&model, &config, &mut progress);
         progress.finish();
         let report = report?;
+        if self.results.json {
+            return ui.json(&json(&report, start.elapsed().as_secs_f64()));
+        }
         let loss = report.loss.map_or_else(String::new, |loss| format!(", loss {loss:.6}"));
         let evaluation = report.evaluation.map_or_else(String::new, |e| format!("; {e}"));
         ui.out(&format!("{} steps{loss}{evaluation}; results in {}\n", report.steps, config.out.display()))
     }
 
     fn config(&self) -> Result<Config> {
-        let (data, objective, course, results) = (&self.data, &self.objective, &self.course, &self.results);
+        let results = &self.results;
+        Ok(Config {
+            inject: self.adapter.options_or_none()?,
+            init: self.init.clone(),
+            resume: results.resume,
+            force: results.force,
+            save_every: results.save_every,
+            dump_grads: results.dump_grads.as_deref().map(dump).transpose()?,
+            exports: results.export.iter().map(|text| text.parse()).collect::<Result<_>>()?,
+            ..self.task.config(&results.out)?
+        })
+    }
+}
+
+impl Task {
+    /// A run of a fresh LoRA with all defaults, whose results go to `out`.
+    pub(crate) fn config(&self, out: &Path) -> Result<Config> {
+        let (data, objective, course) = (&self.data, &self.objective, &self.course);
         let duration = match (course.epochs, course.steps) {
             (_, Some(steps)) => Duration::Steps(steps),
             (epochs, None) => Duration::Epochs(epochs.unwrap_or(3)),
         };
         Ok(Config {
-            inject: self.adapter.options_or_none()?,
-            init: self.init.clone(),
             head: objective.head.as_deref().map(head).transpose()?,
             logits: objective.logits.clone(),
             eval: data.eval.clone(),
@@ -202,17 +235,19 @@ impl Args {
             precision: self.machine.precision.clone(),
             device: self.machine.device.clone(),
             threads: self.machine.threads,
-            resume: results.resume,
-            force: results.force,
-            save_every: results.save_every,
             eval_every: course.eval_every,
             patience: course.patience,
             keep_best: course.keep_best,
-            dump_grads: results.dump_grads.as_deref().map(dump).transpose()?,
-            exports: results.export.iter().map(|text| text.parse()).collect::<Result<_>>()?,
-            ..Config::new(&data.data, &results.out, &objective.loss)
+            ..Config::new(&data.data, out, &objective.loss)
         })
     }
+}
+
+/// How a run ended, how long it took (in seconds), and what memory it needed.
+fn json(report: &Report, seconds: f64) -> serde_json::Value {
+    let best = report.best.map(|(loss, step)| json!({"step": step, "eval_loss": loss}));
+    json!({"schema": "graft.train/1", "steps": report.steps, "loss": report.loss, "evaluation": report.evaluation,
+        "best": best, "seconds": seconds, "rss_mb": memory::peak_rss_mb()})
 }
 
 /// Shows what a run would be like: a result, so it goes to stdout.

@@ -41,6 +41,7 @@ fn models_that_are_none() {
     let rest = [
         "inject {} --targets up -o out.onnx",
         "train {} --data data.jsonl --loss cross-entropy --out out",
+        "compare {} --data data.jsonl --loss cross-entropy --out out",
         "merge {} --adapter adapter -o out.onnx",
         "run {} --inputs in.npz -o out.npz",
         "verify {} tiny.onnx",
@@ -121,6 +122,43 @@ const USAGE: &[Refusal] = &[
 #[test]
 fn usage() {
     refuses(&sandbox(), USAGE);
+}
+
+/// Flags of `compare`, each added to a command line that would succeed.
+const FLAGS_OF_COMPARE: &[(&str, i32, &str, &[&str])] = &[
+    ("--methods lorra", 2, "G0304", &["`lorra`", "nearest: `lora`"]),
+    ("--methods lora,bone,lora", 2, "G0701", &["`lora` is there twice"]),
+    ("--methods lora+dora", 2, "G0701", &["lora+dora", "KEY=VALUE"]),
+    ("--methods lora+rank=3+rslroa=true", 2, "G0301", &["`rslroa`"]),
+    ("--methods bone+mini=3", 2, "G0304", &["`mini`", "`3`"]),
+    ("--methods none+mini=3", 2, "G0701", &["no settings"]),
+    ("--methods none", 2, "G0701", &["head"]),
+    ("--budget 0", 2, "G0304", &["at least one parameter"]),
+    ("--budget -3", 2, "G0701", &["-3"]),
+    ("--seeds 0", 2, "G0701", &["--seeds 0"]),
+    ("--methods lora,tri --method-lr bone=1e-3", 2, "G0701", &["bone=1e-3", "`lora`, `tri`"]),
+    ("--methods lora --method-lr lora", 2, "G0701", &["METHOD=LR"]),
+    ("--methods lora --method-lr lora=fast", 2, "G0701", &["`fast`"]),
+    ("--lr 0", 2, "G0701", &["learning rate"]),
+    ("--keep-best", 2, "G0701", &["--eval"]),
+    ("--eval missing.jsonl", 1, "G0205", &["missing.jsonl"]),
+    ("--label lable", 3, "G0503", &["`lable`"]),
+    ("--exclude down,sideways", 4, "G0302", &["`sideways`"]),
+    ("--rank 3", 2, "G0701", &["--rank"]),
+    ("--resume", 2, "G0701", &["--resume"]),
+];
+
+#[test]
+fn flags_of_compare() {
+    let line = "compare tiny.onnx --data data.jsonl --loss cross-entropy --targets up --out out";
+    let refusals = FLAGS_OF_COMPARE.iter();
+    let refusals =
+        refusals.map(|&(flags, code, id, words)| (&*format!("{line} {flags}").leak(), code, id, words));
+    let sandbox = sandbox();
+    refuses(&sandbox, &refusals.collect::<Vec<Refusal>>());
+    let plan = sandbox.succeeds(&format!("{line} --methods lora,bone --budget 16 --dry-run")).stdout;
+    assert!(plan.contains("bone       4          16") && plan.contains("nothing was written"), "{plan}");
+    assert!(!sandbox.path("out").exists());
 }
 
 /// Flags of `train`, each added to a command line that would succeed.

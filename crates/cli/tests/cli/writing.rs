@@ -101,3 +101,100 @@ fn the_way_from_a_model_to_a_merged_one() {
     assert_eq!(outputs("out.npz"), outputs("out.safetensors"));
     assert_eq!(outputs("out.npz")["logits"].dims(), [2, 3]);
 }
+
+/// A comparison of short runs.
+const COMPARE: &str = "compare tiny.onnx --data data.jsonl --eval data.jsonl --loss cross-entropy --targets up \
+    --budget 16 --seeds 2 --seed 5 --steps 4 --eval-every 2 --lr 0.05 --json";
+
+#[test]
+fn a_comparison_is_fair_and_says_so() {
+    let sandbox = sandbox();
+    let outcome = sandbox.succeeds(&format!(
+        "{COMPARE} --methods lora,bone,bat,hydra+experts=2 --method-lr bone=0.01 --out cmp"
+    ));
+    let value = outcome.json();
+    assert_eq!(value["schema"], "graft.compare/1");
+    assert_eq!((&value["budget"], &value["seeds"]), (&16.into(), &serde_json::json!([5, 6])));
+    let methods = value["methods"].as_array().expect("methods");
+    // The linear is 4 × 4: LoRA has 8·rank parameters, Bone and Bat 4·rank, Hydra with two heads 12·rank + 8.
+    let sizes: Vec<_> =
+        methods.iter().map(|m| (m["label"].as_str(), m["rank"].as_u64(), m["parameters"].as_u64())).collect();
+    let size = |label, rank, parameters| (Some(label), Some(rank), Some(parameters));
+    assert_eq!(
+        sizes,
+        [size("lora", 2, 16), size("bone", 4, 16), size("bat", 4, 16), size("hydra+experts=2", 1, 20)]
+    );
+    assert_eq!((&methods[0]["lr"], &methods[1]["lr"]), (&0.05.into(), &0.01.into()));
+    assert_eq!((&methods[0]["alpha"], &methods[3]["set"]["experts"]), (&4.0.into(), &"2".into()));
+    assert!(
+        outcome.stderr.contains("`hydra+experts=2` has 20 trainable parameters, not 16"),
+        "{}",
+        outcome.stderr
+    );
+    for method in methods {
+        let curve: Vec<f64> =
+            method["curve"]["mean"].as_array().unwrap().iter().filter_map(|v| v.as_f64()).collect();
+        assert_eq!((curve.len(), method["failed"].as_u64()), (2, Some(0)), "{method}");
+        for key in ["accuracy", "eval_loss", "loss", "tokens_per_s", "peak_mb", "seconds"] {
+            assert!(method[key]["mean"].is_f64() && method[key]["deviation"].is_f64(), "{key}: {method}");
+        }
+        let runs = method["runs"].as_array().unwrap();
+        assert_eq!(runs.len(), 2);
+        let losses: Vec<f64> = runs.iter().filter_map(|run| run["eval_loss"].as_f64()).collect();
+        assert!(
+            (method["eval_loss"]["mean"].as_f64().unwrap() - (losses[0] + losses[1]) / 2.0).abs() < 1e-12
+        );
+        // A run can be had by hand, to the same bytes.
+        assert!(
+            sandbox
+                .path(&format!("cmp/{}/adapter_config.json", runs[0]["folder"].as_str().unwrap()))
+                .exists()
+        );
+    }
+    assert!(methods[0]["steps_to_lora"].is_u64(), "LoRA reaches its own best");
+    let same = "train tiny.onnx --data data.jsonl --eval data.jsonl --loss cross-entropy --targets up --rank 2 --alpha 4 \
+        --seed 5 --steps 4 --eval-every 2 --lr 0.05 --out alone";
+    sandbox.succeeds(same);
+    let adapter = |folder: &str| sandbox.read(&format!("{folder}/adapter_model.safetensors"));
+    assert_eq!(adapter("alone"), adapter("cmp/runs/lora/seed-5"));
+
+    assert_eq!(String::from_utf8(sandbox.read("cmp/comparison.json")).unwrap(), outcome.stdout);
+    let page = String::from_utf8(sandbox.read("cmp/comparison.html")).unwrap();
+    assert_eq!((page.matches("<svg").count(), page.matches("<tr>").count()), (3, 5), "{page}");
+    for link in ["href=", "src=", "url(", "@import", "<script"] {
+        assert!(!page.contains(link), "the page needs another file: {link}");
+    }
+    assert_eq!(
+        sandbox.graft(&format!("{COMPARE} --methods lora --out cmp")).code,
+        2,
+        "nothing is overwritten"
+    );
+}
+
+#[test]
+fn a_run_that_fails_takes_no_other_with_it() {
+    let sandbox = sandbox();
+    // A rate that is infinite in single precision.
+    let outcome = sandbox.graft(&format!("{COMPARE} --methods lora,bone --method-lr bone=1e39 --out cmp"));
+    assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("error[G0507]: 2 of 4 runs failed"), "{}", outcome.stderr);
+    let value = outcome.json();
+    let [lora, bone] = [0, 1].map(|i| &value["methods"][i]);
+    assert!(lora["failed"] == 0 && lora["eval_loss"]["mean"].is_f64(), "{lora}");
+    assert!(bone["failed"] == 2 && bone["eval_loss"].is_null(), "{bone}");
+    assert!(bone["runs"][0]["error"].as_str().is_some_and(|e| e.contains("error[G0505]")), "{bone}");
+    assert!(String::from_utf8(sandbox.read("cmp/comparison.html")).unwrap().contains("G0505"));
+}
+
+#[test]
+fn a_training_run_reports_itself_as_json() {
+    let sandbox = sandbox();
+    let line = "train tiny.onnx --data data.jsonl --eval data.jsonl --loss cross-entropy --targets up --steps 3 --json --out run";
+    let value = sandbox.succeeds(line).json();
+    assert_eq!((&value["schema"], &value["steps"]), (&"graft.train/1".into(), &3.into()));
+    for key in ["loss", "seconds", "rss_mb"] {
+        assert!(value[key].as_f64().is_some_and(|v| v > 0.0), "{key}: {value}");
+    }
+    assert_eq!(value["evaluation"]["step"], 3);
+    assert!(value["best"]["eval_loss"].is_f64());
+}

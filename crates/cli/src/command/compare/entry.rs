@@ -1,0 +1,170 @@
+//! What takes part in a comparison: a method with its settings, and the rank that its budget gives it.
+use crate::usage;
+use graft_adapter::NO_METHOD;
+use graft_ir::{Graph, Result};
+use graft_passes::{
+    Options,
+    inject::{
+        METHODS, Method,
+        budget::{self, Size},
+    },
+};
+use std::ffi::OsString;
+
+/// More than this share of the budget apart is worth a warning.
+const NEAR: f64 = 0.1;
+
+/// A method with its settings, sized to the budget.
+pub(crate) struct Entry {
+    /// How it was asked for: `lora`, `hydra+experts=4`.
+    pub(crate) label: String,
+    /// The method's name, or [`NO_METHOD`].
+    pub(crate) method: String,
+    /// Its settings, as `--set` has them.
+    pub(crate) settings: Vec<(String, String)>,
+    /// The rank; `None` without an adapter.
+    pub(crate) rank: Option<usize>,
+    /// The numerator of the scale, where the method has one.
+    pub(crate) alpha: Option<f64>,
+    /// Trainable parameters of its adapters.
+    pub(crate) parameters: usize,
+    /// What they were to be.
+    pub(crate) budget: usize,
+    /// The highest learning rate.
+    pub(crate) lr: f64,
+}
+
+/// What all entries are made by.
+pub(crate) struct Rules<'a> {
+    /// The model.
+    pub(crate) graph: &'a Graph,
+    /// The options of the pass `inject` that select linears.
+    pub(crate) select: &'a Options,
+    /// Trainable parameters; those of LoRA at its default rank where none are given.
+    pub(crate) budget: Option<usize>,
+    /// The learning rate of methods that have none of their own.
+    pub(crate) lr: f64,
+    /// `METHOD=LR`, or `LABEL=LR`.
+    pub(crate) rates: &'a [String],
+}
+
+impl Rules<'_> {
+    /// The entries of a list, or of the word `all`.
+    pub(crate) fn entries(&self, list: &str) -> Result<Vec<Entry>> {
+        let all: Vec<&str> = METHODS.iter().map(|m| m.name).collect();
+        let labels: Vec<&str> = if list == "all" { all } else { list.split(',').map(str::trim).collect() };
+        if let Some(twice) = labels.iter().enumerate().find_map(|(i, l)| labels[..i].contains(l).then_some(l)) {
+            return Err(usage(format!("--methods: `{twice}` is there twice")));
+        }
+        let budget = match self.budget {
+            Some(budget) => budget,
+            None => budget::size(self.graph, self.select)?.parameters,
+        };
+        let entries: Vec<Entry> = labels.iter().map(|l| self.entry(l, budget)).collect::<Result<_>>()?;
+        self.check_rates(&entries)?;
+        Ok(entries)
+    }
+
+    fn entry(&self, label: &str, budget: usize) -> Result<Entry> {
+        let mut parts = label.split('+');
+        let method = parts.next().unwrap_or_default().to_string();
+        let pair = |part: &str| {
+            let bad = || usage(format!("--methods {label}: expected METHOD[+KEY=VALUE…]"));
+            part.split_once('=').map(|(k, v)| (k.to_string(), v.to_string())).ok_or_else(bad)
+        };
+        let settings: Vec<(String, String)> = parts.map(pair).collect::<Result<_>>()?;
+        let lr = self.rate(label, &method)?;
+        let mut entry =
+            Entry { label: label.into(), method, settings, rank: None, alpha: None, parameters: 0, budget, lr };
+        if entry.method == NO_METHOD {
+            return match entry.settings.is_empty() {
+                true => Ok(entry),
+                false => Err(usage(format!("--methods {label}: without an adapter there are no settings"))),
+            };
+        }
+        let method = Method::named(&entry.method)?;
+        let given = entry.options(self.select).unwrap_or_default();
+        let Size { rank, parameters } = budget::within(self.graph, &given, budget)?;
+        // The scale alpha/rank stays the method's default: what is compared is the method, not its scale.
+        let alpha = method.alpha.map(|alpha| alpha * rank as f64 / method.rank as f64);
+        (entry.rank, entry.alpha, entry.parameters) = (Some(rank), alpha, parameters);
+        Ok(entry)
+    }
+
+    /// The learning rate: that of the label, else that of the method, else that of all.
+    fn rate(&self, label: &str, method: &str) -> Result<f64> {
+        let named = |name: &str| self.rates.iter().find_map(|text| rate(text, name));
+        match named(label).or_else(|| named(method)) {
+            None => Ok(self.lr),
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|lr: &f64| lr.is_finite() && *lr > 0.0)
+                .ok_or_else(|| usage(format!("--method-lr: `{text}` is not a positive number"))),
+        }
+    }
+
+    /// Refuses learning rates that nothing takes.
+    fn check_rates(&self, entries: &[Entry]) -> Result<()> {
+        let is_taken = |text: &&String| {
+            entries.iter().any(|e| rate(text, &e.label).is_some() || rate(text, &e.method).is_some())
+        };
+        match self.rates.iter().find(|text| !is_taken(text)) {
+            Some(text) => {
+                let labels: Vec<&str> = entries.iter().map(|e| e.label.as_str()).collect();
+                let message = format!("--method-lr {text}: expected METHOD=LR with a method that is compared");
+                Err(usage(message).help(format!("these are: `{}`", labels.join("`, `"))))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// The number in `NAME=NUMBER`, for this name.
+fn rate<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    text.rsplit_once('=').filter(|(given, _)| *given == name).map(|(_, number)| number)
+}
+
+impl Entry {
+    /// The options of the pass `inject` that make its adapters; `None` without one.
+    pub(crate) fn options(&self, select: &Options) -> Option<Options> {
+        if self.method == NO_METHOD {
+            return None;
+        }
+        let settings = self.settings.iter();
+        let options = settings.fold(select.clone(), |options, (key, value)| options.with(key, value));
+        let options = self.rank.iter().fold(options, |options, rank| options.with("rank", rank));
+        let options = self.alpha.iter().fold(options, |options, alpha| options.with("alpha", alpha));
+        Some(options.with("method", &self.method))
+    }
+
+    /// The same as flags of `graft train`; `select` are those that select linears.
+    pub(crate) fn flags(&self, select: &[OsString]) -> Vec<OsString> {
+        let mut flags: Vec<OsString> = vec![format!("--method={}", self.method).into()];
+        if self.method != NO_METHOD {
+            flags.extend(select.iter().cloned());
+        }
+        flags.extend(self.rank.map(|rank| format!("--rank={rank}").into()));
+        flags.extend(self.alpha.map(|alpha| format!("--alpha={alpha}").into()));
+        flags.extend(self.settings.iter().map(|(key, value)| format!("--set={key}={value}").into()));
+        flags.push(format!("--lr={}", self.lr).into());
+        flags
+    }
+
+    /// What should be known of its size.
+    pub(crate) fn warning(&self) -> Option<String> {
+        let apart = self.parameters.abs_diff(self.budget) as f64 / self.budget.max(1) as f64;
+        (self.rank.is_some() && apart > NEAR).then(|| {
+            format!(
+                "`{}` has {} trainable parameters, not {}: no rank that suits the linears comes nearer",
+                self.label, self.parameters, self.budget
+            )
+        })
+    }
+
+    /// The name of the folder of its runs.
+    pub(crate) fn folder(&self) -> String {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "+=.-".contains(c);
+        self.label.chars().map(|c| if is_plain(c) { c } else { '_' }).collect()
+    }
+}
