@@ -6,7 +6,7 @@ use graft_passes::{ALL, Context, pipeline, target};
 use graft_tests::{judge, sample};
 use graft_train::{Config, Duration, Order, Silent, run};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
 };
 
@@ -60,6 +60,18 @@ fn linears_keep_their_paths_when_the_graph_is_canonical() {
         };
         let before = paths(&graph);
         assert_eq!((before.len(), paths(&apply("canonicalize", &graph))), (n, before), "{name}");
+    }
+}
+
+#[test]
+fn names_of_nodes_differ_when_ops_are_written_out() {
+    for (name, _) in MODELS {
+        for spec in ["canonicalize", "inject{rank=2}"] {
+            let graph = apply(spec, &model(name).graph);
+            let named = || graph.nodes.iter().map(|n| n.name.as_str()).filter(|name| !name.is_empty());
+            let distinct: HashSet<&str> = named().collect();
+            assert_eq!(named().count(), distinct.len(), "{name}, {spec}");
+        }
     }
 }
 

@@ -36,12 +36,12 @@ pub(super) fn body(node: &Node, graph: &Graph, ctx: &Context<'_>) -> Option<ops:
 
 /// Appends what `node` is written with.
 ///
-/// A product is called as the node was, and so is the last node; the others after it.
+/// The first product is called as the node was, or else the last node; the others after it and their results.
 pub(crate) fn write_out(node: &Node, body: ops::Body, b: &mut Builder<'_>) -> Result<()> {
     let place = format!("node `{}` ({})", infer::node_label(b.graph, node), node.op);
     let first = b.graph.nodes.len();
     let scope = crate::inline::scope(b.graph, node);
-    let results = body(b.scope(scope), node).map_err(|e| e.at(place))?;
+    let results = body(b.scope(scope.clone()), node).map_err(|e| e.at(place))?;
     let mut nodes = b.graph.nodes.split_off(first);
     let mut copies = Vec::new();
     for (v, wanted) in results.into_iter().zip(&node.outputs) {
@@ -54,11 +54,14 @@ pub(crate) fn write_out(node: &Node, body: ops::Body, b: &mut Builder<'_>) -> Re
         let slots = nodes.iter_mut().flat_map(|n| n.inputs.iter_mut().chain(&mut n.outputs)).flatten();
         slots.filter(|slot| **slot == v).for_each(|slot| *slot = wanted);
     }
-    let last = nodes.len().saturating_sub(1);
+    // ONNX Runtime wants names of nodes to differ.
+    let product = nodes.iter().position(|n| matches!(&*n.op, "Gemm" | "MatMul"));
+    let named = product.unwrap_or(nodes.len().saturating_sub(1));
     for (i, mut inner) in nodes.into_iter().enumerate() {
-        inner.name = match i == last || matches!(&*inner.op, "Gemm" | "MatMul") || node.name.is_empty() {
+        let part = inner.output(0).and_then(|v| b.graph.name(v).strip_prefix(&scope)).unwrap_or(&inner.op);
+        inner.name = match i == named || node.name.is_empty() {
             true => node.name.clone(),
-            false => format!("{}/{}", node.name, inner.op),
+            false => format!("{}/{part}", node.name),
         };
         inner.meta.clone_from(&node.meta);
         b.append(inner)?;
