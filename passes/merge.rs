@@ -109,7 +109,7 @@ fn merged_weight(
             "an adapter of the method `{}` depends on the input, so no weight has its effect",
             method.name
         );
-        Error::new(Code::MERGE, message).help("keep it beside the model: `graft inject --adapter`")
+        Error::new(Code::MERGE, message).help("keep it beside the model (`graft inject --adapter`), or hold its mean fixed (`graft merge --routing mean --calibrate DATA`)")
     };
     let function = method.variant(&config)?.merged().ok_or_else(never)?;
     let mut operands = vec![Some(w.clone())];

@@ -12,7 +12,14 @@ pub(super) const HYDRA: Method = Method {
     paper: "https://arxiv.org/abs/2404.19245",
     rank: 8,
     alpha: Some(16.0),
-    settings: &[Setting { name: "experts", about: "the number of heads", default: "3" }, DROPOUT],
+    settings: &[
+        Setting {
+            name: "experts",
+            about: "the number of heads; training takes `auto`: as many as the text has kinds",
+            default: "3",
+        },
+        DROPOUT,
+    ],
     variants: &[Variant {
         function: "graft.Hydra",
         about: "y = x·w + (alpha/rank)·Σₕ pₕ·(x·a)·bₕ, p = softmax(x·router)",

@@ -38,10 +38,15 @@ fn the_demo_learns_and_what_it_says_is_so() {
     let files =
         text.lines().filter_map(|line| line.split_whitespace().next()).filter(|word| word.starts_with("a/"));
     let files: Vec<&str> = files.collect();
-    assert_eq!(files.len(), 6, "{text}");
+    assert_eq!(files.len(), 7, "{text}");
     files.iter().for_each(|file| assert!(dir.path().join(file).exists(), "{file}"));
     for file in ["adapter_model.safetensors", "adapter_config.json", "metrics.jsonl", "loss.svg"] {
         assert!(dir.path().join("a/adapter").join(file).exists(), "{file}");
+    }
+    let page = fs::read_to_string(dir.path().join("a/comparison/comparison.html")).expect("the comparison");
+    for method in ["bat", "bone", "hydra", "lora", "salora", "tri"] {
+        assert!(loss(&text, method) >= 1.0, "its rank\n{text}");
+        assert!(page.contains(&format!("<td>{method}</td>")), "{method}");
     }
     stdout(&graft(&["verify", "a/adapted.onnx", "a/merged.onnx"], dir.path()));
     let worse = graft(&["verify", "a/whale.onnx", "a/merged.onnx"], dir.path());

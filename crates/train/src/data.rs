@@ -58,6 +58,13 @@ enum Column {
     Sequences { rows: Vec<Vec<i64>>, pad: i64, left: bool, dtype: DType },
 }
 
+/// The sentences of a JSONL file.
+pub(crate) fn sentences(path: &Path, field: &str) -> Result<Vec<String>> {
+    let place = |e: Error| e.at(path.display().to_string());
+    let rows = jsonl::read(path).map_err(place)?;
+    rows.iter().map(|row| text::sentence(row, field).map(String::from)).collect::<Result<_>>().map_err(place)
+}
+
 impl Dataset {
     /// Reads `path` by its extension: `.jsonl` (and `.json`, one object a line), `.npz`, `.safetensors`.
     ///

@@ -4,6 +4,7 @@ use crate::{
     data::{Dataset, Schema, Text},
     estimate,
     evaluate::Evaluator,
+    experts,
     folder::digest,
     graphs::{Graphs, schema},
     init::Init,
@@ -39,6 +40,7 @@ impl Prepared {
     pub(crate) fn new(base: &Graph, config: &Config, observer: &mut dyn Observer) -> Result<Prepared> {
         let init = config.init.as_deref().map(|dir| read_init(dir, observer)).transpose()?;
         let inject = config.inject_options(init.as_ref().map(|i| &i.adapter.options))?;
+        let inject = inject.map(|options| experts::settled(options, config, observer)).transpose()?;
         let adapter = init.as_ref().map(|i| &i.adapter.tensors);
         let head = init.as_ref().and_then(|i| i.head.as_ref());
         if head.is_some() && config.head.is_none() {

@@ -5,7 +5,7 @@ mod report;
 mod runs;
 
 pub(crate) use entry::{Entry, Rules};
-pub(crate) use report::Comparison;
+pub(crate) use report::{Comparison, PAGE_FILE};
 pub(crate) use runs::Contest;
 
 use crate::{
@@ -72,7 +72,8 @@ impl Args {
         let quiet = ui.quieter();
         let graph = apply("canonicalize", Options::default(), &model.graph, 0, &quiet)?;
         let options = self.select.parsed.options(Options::default());
-        let rules = Rules { graph: &graph, select: &options, budget: self.budget, lr: config.lr, rates: &self.method_lr };
+        let rules =
+            Rules { graph: &graph, select: &options, budget: self.budget, config: &config, rates: &self.method_lr, ui };
         let entries = rules.entries(&self.methods)?;
         entries.iter().filter_map(Entry::warning).for_each(|line| ui.warn(&line));
         let contest = Contest {
@@ -112,7 +113,7 @@ fn plan(entries: &[Entry]) -> String {
 }
 
 fn summary(comparison: &Comparison, out: &Path) -> String {
-    let page = out.join(report::PAGE_FILE);
+    let page = out.join(PAGE_FILE);
     format!("{}curves and all numbers in {}\n", comparison.table(), page.display())
 }
 

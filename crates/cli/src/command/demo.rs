@@ -4,6 +4,7 @@ mod report;
 
 use crate::{
     command::{
+        compare::{Comparison, Contest, Rules},
         inject::apply,
         run::Machine,
         verify,
@@ -22,6 +23,7 @@ use graft_passes::Options;
 use graft_train::{Config, Curve, Duration, Init, Silent, trained};
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     time::Instant,
@@ -33,14 +35,18 @@ const WHALE: &[u8] = include_bytes!("../../demo/whale.onnx");
 const PROMPT: &str = "The people of ";
 /// Bytes that follow the prompt.
 const SAMPLE: u64 = 280;
+/// Learning rates in the comparison of methods that LoRA's does not suit.
+const RATES: [&str; 2] = ["bat=2e-3", "bone=2e-3"];
 /// Rows of a batch.
 const BATCH: usize = 16;
 /// The highest learning rate.
 const LEARNING_RATE: f64 = 5e-3;
+/// The comparison's runs have so many times fewer steps.
+const SHORTER: u64 = 5;
 /// The largest max|a−b| / max|a| between the adapted and the merged model.
 const TOLERANCE: f64 = 1e-4;
 
-/// Adapt a language model that is built in: inject, train, merge, verify
+/// Adapt a language model that is built in: inject, train, merge, verify, compare the methods
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The folder that receives models, data, adapter and curve
@@ -71,6 +77,8 @@ struct Files {
     adapter: PathBuf,
     adapted: PathBuf,
     merged: PathBuf,
+    /// The folder of the comparison.
+    comparison: PathBuf,
 }
 
 impl Files {
@@ -82,6 +90,7 @@ impl Files {
             adapter: out.join("adapter"),
             adapted: out.join("adapted.onnx"),
             merged: out.join("merged.onnx"),
+            comparison: out.join("comparison"),
         }
     }
 }
@@ -122,6 +131,10 @@ impl Args {
         verify::report(&verify::compare(&adapted, &merged, &feeds)?, TOLERANCE, false, ui)?;
         self.save(&adapted, &base, &files.adapted)?;
         self.save(&merged, &base, &files.merged)?;
+
+        let comparison = self.compare(&base, &files, ui)?;
+        ui.out(&report::comparison(self.comparison_steps(), &comparison))?;
+        comparison.check()?;
         ui.out(&report::farewell(&files, &self.out))
     }
 
@@ -180,6 +193,47 @@ impl Args {
         let report = report.map_err(begins_anew)?;
         ui.out(&report::training(report.steps, start.elapsed().as_secs_f64()))?;
         Ok(report.evaluation.map_or(f64::NAN, |e| e.eval_loss))
+    }
+
+    fn comparison_steps(&self) -> u64 {
+        self.steps.div_ceil(SHORTER)
+    }
+
+    /// Trains every method for a short while, with as many parameters as LoRA has at its default rank.
+    fn compare(&self, base: &Model, files: &Files, ui: &Ui) -> Result<Comparison> {
+        let rules = Rules {
+            graph: &base.graph,
+            select: &Options::default(),
+            budget: None,
+            config: &self.config(files),
+            rates: &RATES.map(String::from),
+            ui,
+        };
+        let steps = self.comparison_steps();
+        let [data, held_out] = [("--data", &files.train), ("--eval", &files.held_out)].map(|(flag, path)| {
+            let mut flag = OsString::from(format!("{flag}="));
+            flag.push(path);
+            flag
+        });
+        let course = format!(
+            "--loss=causal-lm --steps={steps} --batch={BATCH} --schedule=cosine --warmup=0.05 --eval-every={}",
+            steps.div_ceil(6)
+        );
+        let threads = self.machine.threads.map(|n| format!("--threads={n}").into());
+        let course = course.split(' ').map(OsString::from).chain(threads);
+        let contest = Contest {
+            model: files.base.clone(),
+            flags: [data, held_out].into_iter().chain(course).collect(),
+            select: Vec::new(),
+            entries: rules.entries("all")?,
+            seeds: self.seed..self.seed.saturating_add(1),
+            keeps_best: false,
+            out: files.comparison.clone(),
+            force: self.force,
+        };
+        let comparison = contest.run(&ui.quieter())?;
+        comparison.write(&files.comparison)?;
+        Ok(comparison)
     }
 
     /// Evaluates a model as it is, and lets it speak.

@@ -2,6 +2,7 @@
 use crate::{
     command::{
         inject::{apply, read_trained},
+        train::TextFlags,
         verify,
     },
     feeds::{self, Sizes},
@@ -10,9 +11,12 @@ use crate::{
     ui::Ui,
     usage,
 };
-use graft_ir::{Code, Error, Graph, Result};
+use graft_ir::{Code, Error, Graph, Result, Tensor};
 use graft_passes::Options;
-use graft_train::trained::{self, Trained};
+use graft_train::{
+    Init, routing,
+    trained::{self, Trained},
+};
 use std::path::{Path, PathBuf};
 
 /// Fold adapters into the weights that they adapt
@@ -37,6 +41,15 @@ pub(crate) struct Args {
     tol: f64,
     #[command(flatten)]
     sizes: Sizes,
+    /// Hold the routing of a HydraLoRA, which depends on the input, at its mean over --calibrate; prints how the outputs on
+    /// that data differ for it
+    #[arg(long, value_parser = ["mean"], requires_all = ["calibrate", "adapter"], conflicts_with = "verify")]
+    routing: Option<String>,
+    /// The data that the mean routing is taken over, as for `train`
+    #[arg(long, value_name = "DATA", requires = "routing")]
+    calibrate: Option<PathBuf>,
+    #[command(flatten)]
+    text: TextFlags,
     /// Print the comparison as one JSON object
     #[arg(long, requires = "verify")]
     json: bool,
@@ -47,8 +60,10 @@ impl Args {
         self.output.check()?;
         let model = model::load(&self.model, ui)?;
         let adapters: Vec<(&Path, f64)> = self.adapter.iter().map(|text| parse(text)).collect::<Result<_>>()?;
-        if self.verify && (adapters.len() > 1 || adapters.iter().any(|(_, weight)| *weight != 1.0)) {
-            return Err(usage("--verify compares with one whole adapter: give one, without a weight"));
+        let is_whole = adapters.len() < 2 && adapters.iter().all(|(_, weight)| *weight == 1.0);
+        if !is_whole && (self.verify || self.routing.is_some()) {
+            let message = "--verify and --routing compare with one whole adapter: give one, without a weight";
+            return Err(usage(message));
         }
         let (adapted, merged) = match adapters.is_empty() {
             true => (model.graph.clone(), apply("merge", Options::default(), &model.graph, 0, ui)?),
@@ -73,10 +88,13 @@ impl Args {
                 Error::new(Code::MERGE, message).help("`graft inject MODEL --adapter DIR` puts the head on the model")
             };
             let adapter = adapter.ok_or_else(nothing)?;
-            if self.verify {
+            if self.verify || self.routing.is_some() {
                 adapted = trained::inject(&adapted, &adapter, false, log)?;
             }
-            merged = trained::merge(&merged, &adapter, *weight, log)?;
+            merged = match &self.calibrate {
+                Some(data) => self.merge_routed(base, &adapted, &adapter, data, ui)?,
+                None => trained::merge(&merged, &adapter, *weight, log)?,
+            };
             heads.extend(head);
         }
         match &heads[..] {
@@ -87,6 +105,24 @@ impl Args {
             }
             _ => Err(usage("more than one of the adapters has a trained head, and a model takes one: give --no-head")),
         }
+    }
+
+    /// The model with the adapter folded in as the LoRA that it is where its mean routing over `data` is held fixed; says
+    /// what that does to the outputs.
+    fn merge_routed(&self, base: &Graph, adapted: &Graph, adapter: &Init, data: &Path, ui: &Ui) -> Result<Graph> {
+        let log = &mut |line: &str| ui.say(line);
+        let batches = routing::calibration(adapted, data, self.text.reading().as_ref(), log)?;
+        let mean = routing::mean(adapted, &batches)?;
+        for (path, p) in &mean {
+            let shares: Vec<String> = p.iter().map(|p| format!("{p:.3}")).collect();
+            ui.say(&format!("mean routing of {path}: {}", shares.join(" ")));
+        }
+        let merged = trained::merge(base, &routing::as_lora(adapted, adapter, &mean)?, 1.0, log)?;
+        let differences = |batch: &Vec<(String, Tensor)>| verify::compare(adapted, &merged, batch);
+        let differences: Vec<_> = batches.iter().map(differences).collect::<Result<_>>()?;
+        ui.out(&format!("what holding the routing does to the outputs, in the worst of {} batches\n", batches.len()))?;
+        verify::report(&verify::worst(differences), f64::INFINITY, false, ui)?;
+        Ok(merged)
     }
 
     fn compare(&self, adapted: &Graph, merged: &Graph, ui: &Ui) -> Result<()> {

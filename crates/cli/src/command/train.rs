@@ -8,7 +8,7 @@ use crate::{
 };
 use graft_ir::Result;
 use graft_passes::Options;
-use graft_train::{Config, Curve, Duration, Observer, Order, Report};
+use graft_train::{Config, Curve, Duration, Observer, Order, Report, data::Text};
 use serde_json::json;
 use std::{
     path::{Path, PathBuf},
@@ -58,24 +58,39 @@ struct Data {
     /// Data to evaluate on
     #[arg(long)]
     eval: Option<PathBuf>,
-    /// The model's tokenizer.json
-    #[arg(long)]
-    tokenizer: Option<PathBuf>,
-    /// The field that holds the text
-    #[arg(long, default_value = "text")]
-    text: String,
+    #[command(flatten)]
+    text: TextFlags,
     /// The field or tensor that holds the label
     #[arg(long, default_value = "label")]
     label: String,
-    /// Tokens after which a text is cut off
-    #[arg(long, default_value_t = 128)]
-    max_length: usize,
     /// In which order rows are taken
     #[arg(long, default_value = "shuffle", value_parser = ["shuffle", "sequential"])]
     order: String,
     /// Rows of a batch
     #[arg(long, default_value_t = 16)]
     batch: usize,
+}
+
+/// How text is read.
+#[derive(clap::Args)]
+pub(crate) struct TextFlags {
+    /// The model's tokenizer.json
+    #[arg(long)]
+    tokenizer: Option<PathBuf>,
+    /// The field that holds the text
+    #[arg(long, default_value = "text")]
+    text: String,
+    /// Tokens after which a text is cut off
+    #[arg(long, default_value_t = 128)]
+    max_length: usize,
+}
+
+impl TextFlags {
+    /// How sentences become tokens, where they are to.
+    pub(crate) fn reading(&self) -> Option<Text<'_>> {
+        let tokenizer = self.tokenizer.as_ref()?;
+        Some(Text { tokenizer, field: &self.text, max_length: self.max_length })
+    }
 }
 
 /// What is minimised.
@@ -217,10 +232,10 @@ impl Task {
             head: objective.head.as_deref().map(head).transpose()?,
             logits: objective.logits.clone(),
             eval: data.eval.clone(),
-            tokenizer: data.tokenizer.clone(),
-            text: data.text.clone(),
+            tokenizer: data.text.tokenizer.clone(),
+            text: data.text.text.clone(),
             label: data.label.clone(),
-            max_length: data.max_length,
+            max_length: data.text.max_length,
             duration,
             batch: data.batch,
             accumulate: course.accumulate,

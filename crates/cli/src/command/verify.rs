@@ -89,6 +89,21 @@ pub(crate) fn compare(a: &Graph, b: &Graph, feeds: &[(String, Tensor)]) -> Resul
     Ok(differences)
 }
 
+/// For each output, the largest of several differences.
+pub(crate) fn worst(differences: Vec<Vec<Difference>>) -> Vec<Difference> {
+    let mut all = differences.into_iter();
+    let first = all.next().unwrap_or_default();
+    all.flatten().fold(first, |mut worst, d| {
+        if let Some(of_name) = worst.iter_mut().find(|w| w.name == d.name) {
+            // In this order NaN is the largest number of all.
+            let larger = |a: f64, b: f64| if a.total_cmp(&b).is_ge() { a } else { b };
+            of_name.max_abs = larger(of_name.max_abs, d.max_abs);
+            of_name.max_rel = larger(of_name.max_rel, d.max_rel);
+        }
+        worst
+    })
+}
+
 fn run(graph: &Graph, feeds: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>> {
     let mut session = Session::new(graph, &[], &Options::default())?;
     let wanted: Vec<(&str, &Tensor)> = feeds

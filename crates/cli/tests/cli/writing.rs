@@ -1,7 +1,7 @@
 //! Commands that write: whole files or none, and the old file where the new one cannot be finished.
 use crate::{
     fixtures::{parity, sandbox},
-    sandbox::Outcome,
+    sandbox::{Outcome, Refusal, refuses},
 };
 
 /// Files end at 4 KiB, as on a disk that is full; the signal that says so is ignored, so that writing fails.
@@ -197,4 +197,98 @@ fn a_training_run_reports_itself_as_json() {
     }
     assert_eq!(value["evaluation"]["step"], 3);
     assert!(value["best"]["eval_loss"].is_f64());
+}
+
+#[test]
+fn mean_routing_is_exact_where_the_routing_is_its_mean() {
+    let sandbox = sandbox();
+    let hydra = "--method hydra --set experts=2 --rank 2 --targets up";
+    sandbox.succeeds(&format!(
+        "train tiny.onnx --data data.jsonl --loss cross-entropy {hydra} --lr 0.05 --steps 30 --out run"
+    ));
+    sandbox.write("one.jsonl", "{\"input_ids\": [1, 5, 2], \"label\": 1}\n");
+    let merge = "merge tiny.onnx --adapter run --routing mean";
+    // The model pools before the linear: a row is routed once.
+    for (data, is_exact) in [("one", true), ("data", false)] {
+        let said = sandbox.succeeds(&format!("{merge} --calibrate {data}.jsonl -o {data}.onnx")).stdout;
+        let row = said.lines().find(|line| line.starts_with("logits")).expect("a row for each output");
+        let error: f64 = row.split_whitespace().nth(2).and_then(|cell| cell.parse().ok()).expect("a number");
+        assert_eq!(error < 1e-6, is_exact, "{said}");
+    }
+    sandbox.succeeds("inject tiny.onnx --adapter run -o adapted.onnx");
+    assert_eq!(
+        sandbox.graft("verify adapted.onnx data.onnx --tol 1e-6").code,
+        6,
+        "the weights hold one routing"
+    );
+    assert_eq!(
+        sandbox.graft("verify tiny.onnx data.onnx --tol 1e-3").code,
+        6,
+        "the adapter is in the weights"
+    );
+    let refusals: &[Refusal] = &[
+        ("merge tiny.onnx --adapter run -o out.onnx", 5, "G0307", &["`hydra`", "--routing mean --calibrate"]),
+        ("merge tiny.onnx --adapter run --routing mean -o out.onnx", 2, "G0701", &["--calibrate"]),
+        ("merge tiny.onnx --adapter run --routing top -o out.onnx", 2, "G0701", &["mean"]),
+        (
+            "merge tiny.onnx --adapter run=0.5 --routing mean --calibrate data.jsonl -o out.onnx",
+            2,
+            "G0701",
+            &["whole"],
+        ),
+        (
+            "merge tiny.onnx --adapter run --routing mean --calibrate no.jsonl -o out.onnx",
+            1,
+            "G0205",
+            &["no.jsonl"],
+        ),
+        (
+            "merge tiny.onnx --adapter adapter --routing mean --calibrate data.jsonl -o out.onnx",
+            5,
+            "G0307",
+            &["no router"],
+        ),
+    ];
+    refuses(&sandbox, refusals);
+}
+
+#[test]
+fn the_text_decides_how_many_experts_there_are() {
+    let sandbox = sandbox();
+    let row = |text: &str| format!("{{\"text\": \"{text}\", \"label\": 0}}\n");
+    sandbox.write("kinds.jsonl", ["good good", "bad", "day of days"].map(row).concat().repeat(5));
+    let line =
+        "tiny.onnx --data kinds.jsonl --tokenizer tokenizer.json --loss cross-entropy --targets up --steps 1";
+    let outcome = sandbox.succeeds(&format!("train {line} --method hydra --set experts=auto --out run"));
+    assert!(
+        outcome.stderr.contains("experts: 3, where the squared errors of k-means over 15 texts bend: 1: "),
+        "{}",
+        outcome.stderr
+    );
+    let config: serde_json::Value = serde_json::from_slice(&sandbox.read("run/adapter_config.json")).unwrap();
+    assert_eq!(config["lora_nums"], 3);
+    let compared = sandbox.succeeds(&format!(
+        "compare {line} --methods hydra+experts=auto --budget 60 --seeds 1 --json --out cmp"
+    ));
+    let hydra = &compared.json()["methods"][0];
+    // 4 × 4 with three heads: 16·rank + 12 parameters.
+    assert_eq!(
+        (&hydra["set"]["experts"], &hydra["rank"], &hydra["parameters"]),
+        (&"3".into(), &3.into(), &60.into())
+    );
+    let refusals: &[Refusal] = &[
+        (
+            "train tiny.onnx --data data.jsonl --loss cross-entropy --targets up --method hydra --set experts=auto --out out",
+            2,
+            "G0701",
+            &["`experts=auto`", "not text", "tokenizer"],
+        ),
+        (
+            "inject tiny.onnx --targets up --method hydra --set experts=auto -o out.onnx",
+            2,
+            "G0304",
+            &["`auto`"],
+        ),
+    ];
+    refuses(&sandbox, refusals);
 }

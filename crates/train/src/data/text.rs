@@ -87,13 +87,20 @@ fn padding(tokenizer: &Tokenizer) -> (i64, bool) {
     (i64::from(id), false)
 }
 
+/// The sentence that a row holds.
+pub(super) fn sentence<'r>(row: &'r Row, field: &str) -> Result<&'r str> {
+    let value = row.field(field)?;
+    value.as_str().ok_or_else(|| {
+        let message = format!("field `{field}`: expected a string, found `{value}`");
+        Error::new(Code::DATA, message).at(row.place())
+    })
+}
+
 fn encode(tokenizer: &Tokenizer, row: &Row, text: &Text<'_>) -> Result<Encoding> {
     let bad = |message: String| {
         Error::new(Code::DATA, format!("field `{}`: {message}", text.field)).at(row.place())
     };
-    let value = row.field(text.field)?;
-    let sentence = value.as_str().ok_or_else(|| bad(format!("expected a string, found `{value}`")))?;
-    let encoding = tokenizer.encode(sentence, true).map_err(|e| {
+    let encoding = tokenizer.encode(sentence(row, text.field)?, true).map_err(|e| {
         Error::new(Code::TOKENIZER, format!("the text cannot be encoded: {e}")).at(row.place())
     })?;
     if encoding.is_empty() {

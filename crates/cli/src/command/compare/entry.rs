@@ -1,5 +1,5 @@
 //! What takes part in a comparison: a method with its settings, and the rank that its budget gives it.
-use crate::usage;
+use crate::{ui::Ui, usage};
 use graft_adapter::NO_METHOD;
 use graft_ir::{Graph, Result};
 use graft_passes::{
@@ -9,6 +9,7 @@ use graft_passes::{
         budget::{self, Size},
     },
 };
+use graft_train::{Config, Observer, experts};
 use std::ffi::OsString;
 
 /// More than this share of the budget apart is worth a warning.
@@ -42,10 +43,12 @@ pub(crate) struct Rules<'a> {
     pub(crate) select: &'a Options,
     /// Trainable parameters; those of LoRA at its default rank where none are given.
     pub(crate) budget: Option<usize>,
-    /// The learning rate of methods that have none of their own.
-    pub(crate) lr: f64,
+    /// What all runs share: the learning rate of methods that have none of their own, the text that heads are counted by.
+    pub(crate) config: &'a Config,
     /// `METHOD=LR`, or `LABEL=LR`.
     pub(crate) rates: &'a [String],
+    /// Who is told what was chosen.
+    pub(crate) ui: &'a Ui,
 }
 
 impl Rules<'_> {
@@ -84,6 +87,10 @@ impl Rules<'_> {
         }
         let method = Method::named(&entry.method)?;
         let given = entry.options(self.select).unwrap_or_default();
+        let given = experts::settled(given, self.config, &mut Say(self.ui))?;
+        for (key, value) in &mut entry.settings {
+            given.all(key).last().into_iter().for_each(|settled| value.clone_from(settled));
+        }
         let Size { rank, parameters } = budget::within(self.graph, &given, budget)?;
         // The scale alpha/rank stays the method's default: what is compared is the method, not its scale.
         let alpha = method.alpha.map(|alpha| alpha * rank as f64 / method.rank as f64);
@@ -95,7 +102,7 @@ impl Rules<'_> {
     fn rate(&self, label: &str, method: &str) -> Result<f64> {
         let named = |name: &str| self.rates.iter().find_map(|text| rate(text, name));
         match named(label).or_else(|| named(method)) {
-            None => Ok(self.lr),
+            None => Ok(self.config.lr),
             Some(text) => text
                 .parse()
                 .ok()
@@ -117,6 +124,15 @@ impl Rules<'_> {
             }
             None => Ok(()),
         }
+    }
+}
+
+/// Hands notes on to the user.
+struct Say<'a>(&'a Ui);
+
+impl Observer for Say<'_> {
+    fn note(&mut self, line: &str) {
+        self.0.say(line);
     }
 }
 

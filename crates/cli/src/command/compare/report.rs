@@ -40,6 +40,14 @@ impl Row<'_> {
     pub(super) fn histories(&self) -> Vec<&History> {
         finished(self.runs).map(|run| &run.history).collect()
     }
+    /// `91.17 ± 0.42`, after multiplication with `factor`; one run alone has no spread.
+    fn spread(&self, s: Spread, factor: f64, digits: usize) -> String {
+        let mean = format!("{:.digits$}", s.mean * factor);
+        match finished(self.runs).count() {
+            1 => mean,
+            _ => format!("{mean} ± {:.digits$}", s.deviation * factor),
+        }
+    }
     fn failures(&self) -> usize {
         self.runs.iter().filter(|run| run.result.is_err()).count()
     }
@@ -102,9 +110,9 @@ impl Comparison {
             ("rank", |r| r.entry.rank.map(|rank| rank.to_string())),
             ("parameters", |r| Some(ui::thousands(r.entry.parameters as u64))),
             ("lr", |r| Some(r.entry.lr.to_string())),
-            ("accuracy, %", |r| r.accuracy.map(|s| plus_minus(s, 100.0, 2))),
-            ("evaluation loss", |r| r.eval_loss.map(|s| plus_minus(s, 1.0, 4))),
-            ("training loss", |r| r.loss.map(|s| plus_minus(s, 1.0, 4))),
+            ("accuracy, %", |r| r.accuracy.map(|s| r.spread(s, 100.0, 2))),
+            ("evaluation loss", |r| r.eval_loss.map(|s| r.spread(s, 1.0, 4))),
+            ("training loss", |r| r.loss.map(|s| r.spread(s, 1.0, 4))),
             ("steps to LoRA's best", |r| r.steps_to_reference.map(|n| n.to_string())),
             ("tokens/s", |r| r.tokens_per_s.map(|s| ui::thousands(s.mean as u64))),
             ("peak MB", |r| r.peak_mb.map(|s| format!("{:.0}", s.mean))),
@@ -185,11 +193,6 @@ impl Comparison {
             n => Err(failed(n, self.runs.iter().map(Vec::len).sum())),
         }
     }
-}
-
-/// `91.17 ± 0.42`, after multiplication with `factor`.
-fn plus_minus(s: Spread, factor: f64, digits: usize) -> String {
-    format!("{:.digits$} ± {:.digits$}", s.mean * factor, s.deviation * factor)
 }
 
 fn spread_json(s: Option<Spread>) -> Json {

@@ -1,6 +1,9 @@
 //! What the demo says.
 use super::{BATCH, Files, WHALE, corpus::CONTEXT, corpus::Corpus};
-use crate::ui::{self, Ui};
+use crate::{
+    command::compare::{Comparison, PAGE_FILE},
+    ui::{self, Ui},
+};
 use graft_ir::{Graph, Result, Tensor};
 use graft_passes::inject::adapters;
 use std::path::Path;
@@ -45,13 +48,20 @@ pub(super) fn samples(before: &str, after: &str, ui: &Ui) -> String {
     said("whale.onnx", before) + &said("merged.onnx", after)
 }
 
+/// Every method beside the others.
+pub(super) fn comparison(steps: u64, comparison: &Comparison) -> String {
+    format!("\nevery method, for {steps} steps, with as many parameters as LoRA as a rank allows\n{}", comparison.table())
+}
+
 /// Where everything is, and what to type next.
 pub(super) fn farewell(files: &Files, out: &Path) -> String {
+    let page = files.comparison.join(PAGE_FILE);
     let rows = [
         (&files.base, "the model before"),
         (&files.adapted, "the model with the adapter beside its linear nodes"),
         (&files.merged, "the model with the adapter folded into its weights"),
         (&files.adapter, "the adapter as PEFT has it, the curve `loss.svg`, `metrics.jsonl`"),
+        (&page, "all methods: curves, losses, times, memory"),
         (&files.train, "the rows that were learnt from"),
         (&files.held_out, "the rows that were held out"),
     ];
