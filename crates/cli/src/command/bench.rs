@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// Steps that are measured, after two that are not
     #[arg(long, default_value = "10")]
     steps: NonZeroUsize,
+    /// Run ops alone, with every function written out: what its kernel gains
+    #[arg(long)]
+    inlined: bool,
     #[command(flatten)]
     machine: Machine,
     /// Print one JSON object
@@ -63,7 +66,7 @@ impl Args {
         let options = self.machine.options(self.profile)?;
         let model = model::load(&self.model, ui)?;
         let sizes = self.sizes(&model.graph);
-        let stages = if self.train { self.training()? } else { vec![Stage::new("canonicalize"), Stage::new("fuse")] };
+        let stages = self.stages()?;
         let mut log = |line: &str| ui.detail(line);
         let mut context = Context { log: &mut log, has_kernel: &graft_kernels::supports, adapter: None, seed: 0 };
         let graph = pipeline::run(passes::ALL, &stages, &model.graph, &mut context, &mut |_| ())?;
@@ -110,6 +113,16 @@ impl Args {
             sizes.entry(symbol).or_insert(size);
         }
         sizes
+    }
+
+    fn stages(&self) -> Result<Vec<Stage>> {
+        let mut stages =
+            if self.train { self.training()? } else { vec![Stage::new("canonicalize"), Stage::new("fuse")] };
+        if self.inlined {
+            stages.retain(|stage| stage.name != "fuse");
+            stages.push(Stage::new("inline"));
+        }
+        Ok(stages)
     }
 
     fn training(&self) -> Result<Vec<Stage>> {

@@ -133,7 +133,7 @@ fn diff() {
 #[test]
 fn bench() {
     let sandbox = sandbox();
-    for flags in ["", "--train --targets up"] {
+    for flags in ["", "--train --targets up", "--train --targets up --inlined"] {
         let value = object(&sandbox, &format!("bench tiny.onnx {flags} --batch 2 --seq 3 --steps 2 --json"));
         has(&value, "step_ms tokens_per_s flops_per_s peak_fraction rss_mb threads precision method");
         has(&value["step_ms"], "median min");
