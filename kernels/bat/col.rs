@@ -1,4 +1,5 @@
 //! Bat by columns of blocks: the changed weight is made anew for each call, since kept it would double all weights.
+use super::Square;
 use crate::{
     Call, Threads,
     extended::{check, matrix, rows},
@@ -33,19 +34,17 @@ impl<'a> Blocks<'a> {
                 #[inline(always)]
                 || {
                     for (a, d) in d.chunks(rank * rank).enumerate() {
-                        for q in 0..rank {
-                            let out = &mut panel[q * d_out + a * rank..][..rank];
-                            let own = &w[q * d_out + a * rank..][..rank];
-                            for (p, y) in out.iter_mut().enumerate() {
-                                *y = own[p] + d[p * rank + q];
-                            }
-                            for k in 0..rank {
-                                let (factor, row) = (d[k * rank + q], &w[k * d_out + a * rank..][..rank]);
-                                for (y, w) in out.iter_mut().zip(row) {
-                                    *y += factor * w;
-                                }
-                            }
+                        let (out, w) = (&mut panel[a * rank..], &w[a * rank..]);
+                        for (q, p) in (0..rank).flat_map(|q| (0..rank).map(move |p| (q, p))) {
+                            out[q * d_out + p] = w[q * d_out + p] + d[p * rank + q];
                         }
+                        Square { m: w, n: rank, stride: d_out }.accumulate(
+                            out,
+                            d_out,
+                            rank,
+                            #[inline(always)]
+                            |q, k| d[k * rank + q],
+                        );
                     }
                 },
             );
@@ -67,19 +66,14 @@ impl<'a> Blocks<'a> {
                             let row = &g[q * d_out + column..][..rank];
                             turned.iter_mut().skip(q).step_by(rank).zip(row).for_each(|(t, g)| *t = *g);
                         }
-                        // turned[p, q] = g[q, p]
-                        for k in 0..rank {
-                            let dd = &mut dd[k * rank..][..rank];
-                            for (y, t) in dd.iter_mut().zip(&turned[k * rank..][..rank]) {
-                                *y += t;
-                            }
-                            for p in 0..rank {
-                                let factor = w[k * d_out + column + p];
-                                for (y, t) in dd.iter_mut().zip(&turned[p * rank..][..rank]) {
-                                    *y += factor * t;
-                                }
-                            }
-                        }
+                        dd.iter_mut().zip(&turned).for_each(|(y, t)| *y += t);
+                        Square { m: &turned, n: rank, stride: rank }.accumulate(
+                            dd,
+                            rank,
+                            rank,
+                            #[inline(always)]
+                            |k, p| w[k * d_out + column + p],
+                        );
                     }
                 },
             );

@@ -1,5 +1,6 @@
 //! Bat by rows of blocks, which acts on x, and from the left, which acts on y: products with block-diagonal matrices
 //! beside the linear.
+use super::Square;
 use crate::{
     Call, Threads, View,
     extended::{by_rows, check, fold, matrix, repeat, row, rows},
@@ -38,11 +39,13 @@ impl<'a> Diagonal<'a> {
             #[inline(always)]
             || {
                 for ((out, v), d) in out.chunks_mut(n).zip(v.chunks(n)).zip(self.d.chunks(n * n)) {
-                    for (v, d) in v.iter().zip(d.chunks(n)) {
-                        for (y, d) in out.iter_mut().zip(d) {
-                            *y += v * d;
-                        }
-                    }
+                    Square { m: d, n, stride: n }.accumulate(
+                        out,
+                        n,
+                        1,
+                        #[inline(always)]
+                        |_, k| v[k],
+                    );
                 }
             },
         );
