@@ -22,7 +22,10 @@ const DETACH: &str = "graft.Detach";
 fn grad(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Graph> {
     options.expect_only(&[])?;
     let no_loss = || Error::new(Code::LOSS, "the graph has no loss").help("run the pass `loss` first");
-    let loss = io::role(graph, "loss")?.ok_or_else(no_loss)?;
+    let loss = match io::role(graph, "objective")? {
+        Some(objective) => objective,
+        None => io::role(graph, "loss")?.ok_or_else(no_loss)?,
+    };
     let weights = trainable(graph);
     let mut out = calls::expanded(graph, &path(graph, &weights, loss))?;
     let path = path(&out, &weights, loss);
@@ -44,6 +47,11 @@ fn grad(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Graph
     }
     outputs(&reached, sweep, forward.len(), &mut b)?;
     again::recompute(forward.len(), &mut b)?;
+    if io::role(&out, "objective")?.is_some() {
+        // It was there to be differentiated.
+        io::drop_role(&mut out, "objective")?;
+        out.outputs.retain(|&v| v != loss);
+    }
     for node in &mut out.nodes {
         if node.op == DETACH {
             node.op = "Identity".into();

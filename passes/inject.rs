@@ -1,27 +1,37 @@
 //! Puts an adapter beside each chosen linear. `METHODS` lists the adapters.
+mod adalora;
 mod adapters;
 mod bat;
 mod bone;
 pub mod budget;
+mod compact;
 mod draws;
 mod files;
 mod fit;
+mod gates;
 mod graft;
+mod growth;
 mod hydra;
+mod importance;
 mod initial;
 mod lora;
 mod method;
 pub mod peft;
 mod plan;
 mod salora;
+pub mod schedule;
 mod tri;
 
 pub(crate) use initial::initial;
 
 pub use adapters::{Adapter, adapters, draws, file_tensors, trainable};
+pub use compact::compacted;
 pub use files::FileForm;
-pub use method::{Config, Init, METHODS, Method, Parts, Setting, Training, Variant, Weight, function};
+pub use method::{
+    Coefficients, Config, Init, METHODS, Method, Parts, Setting, Training, Variant, Weight, function,
+};
 pub use peft::Peft;
+pub use schedule::Schedule;
 
 use crate::{Context, Options, Pass, Selector, canonicalize::expand::write_out, target};
 use graft_ir::{Builder, Code, Error, Graph, OpDef, Result, ops};

@@ -16,7 +16,9 @@ pub mod merge;
 pub mod meta;
 pub mod optimizer;
 mod options;
+pub mod penalty;
 pub mod pipeline;
+pub mod ranks;
 pub mod rewrite;
 pub mod selector;
 pub mod sweep;
@@ -55,6 +57,7 @@ pub const ALL: &[Pass] = &[
     loss::PASS,
     merge::PASS,
     optimizer::PASS,
+    penalty::PASS,
     sweep::PASS,
     upgrade::PASS,
 ];

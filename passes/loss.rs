@@ -47,10 +47,7 @@ fn loss(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Graph
     b.scope("loss.");
     let wide =
         if b.graph.dtype(logits) == Some(DType::Double) { logits } else { b.cast(logits, DType::Float)? };
-    // Penalties of adapter methods are further terms.
-    let terms = [data_term(wide, &label, &mut b)?];
-    let (first, rest) = terms.split_first().expect("one term");
-    let total = rest.iter().try_fold(*first, |sum, &term| b.add(sum, term))?;
+    let total = data_term(wide, &label, &mut b)?;
     b.graph[total].name = name;
     out.outputs = vec![total];
     if total != logits && kind != "none" {

@@ -32,6 +32,8 @@ pub const TRAINABLE: &str = "graft.trainable";
 pub const LR: &str = "graft.lr";
 /// On trained params: `false` where weight decay does not apply.
 pub const DECAY: &str = "graft.decay";
+/// On trained params, where an adapter's ranks come and go: the axes that count ranks, separated by commas.
+pub const RANKED: &str = "graft.ranked";
 /// On params: present where training puts random numbers in their place, new ones for each step.
 pub const DRAWN: &str = "graft.drawn";
 /// On the model: JSON list of `[input, output]` pairs, the state of a training graph.

@@ -1,9 +1,10 @@
 //! Ends a graph with gradients in an optimiser's step: weights and state in, their next values out.
 mod accumulate;
+mod statistics;
 
 pub use accumulate::PASS as ACCUMULATE;
 
-use crate::{Context, Options, Pass, inject::trainable, io, meta};
+use crate::{Context, Options, Pass, inject::trainable, io, meta, ranks::Ranked};
 use graft_ir::{
     Attr, Builder, Code, DType, Error, Graph, Node, Result, Tensor, Type, Value, error::nearest, library,
 };
@@ -16,7 +17,9 @@ use serde_json::json;
 ///
 /// Each trained weight `p` becomes an input, with inputs `p.m` and `p.v` for AdamW's state and scalar inputs `lr`
 /// (float) and `step` (int64, from 1); outputs are `p.next`, `p.m.next`, `p.v.next` and `grad_norm`, the norm before
-/// clipping. A weight's notes [`meta::LR`] and [`meta::DECAY`] hold for it. The note [`meta::STATE`] lists the pairs of state input and output, [`meta::IO`] all names.
+/// clipping. A weight's notes [`meta::LR`] and [`meta::DECAY`] hold for it; where its ranks come and go ([`meta::RANKED`]),
+/// those that do not count stay as they are, and each counts its steps from when it began to. What schedules decide on
+/// is returned as `stats.<target>`. The note [`meta::STATE`] lists the pairs of state input and output, [`meta::IO`] all names.
 pub const PASS: Pass =
     Pass { name: "optimizer", about: "updates the trained weights by their gradients", run: optimizer };
 
@@ -106,12 +109,14 @@ fn optimizer(graph: &Graph, options: &Options, _: &mut Context<'_>) -> Result<Gr
     }
     let mut b = Builder::new(&mut out);
     b.scope("optimizer.");
-    let norm = global_norm(&weights, &mut b)?;
+    let counted = counted(&weights, &mut b)?;
+    let norm = global_norm(&counted, &mut b)?;
     let coefficient = clip_coefficient(norm, options.get_or("clip", 0.0)?, &mut b)?;
     let lr = io::scalar_input(b.graph, "lr", DType::Float)?;
     let step = if rule.counts_steps { Some(io::scalar_input(b.graph, "step", DType::Int64)?) } else { None };
     let mut outputs = Vec::new();
-    for &Weight { weight, gradient } in &weights {
+    let mut updates = Vec::new();
+    for &Weight { weight, gradient } in &counted {
         let name = b.graph.name(weight).to_string();
         b.scope(format!("optimizer.{name}."));
         let clipped = match coefficient {
@@ -122,9 +127,13 @@ fn optimizer(graph: &Graph, options: &Options, _: &mut Context<'_>) -> Result<Gr
             None => gradient,
         };
         let pairs = update(rule, &attrs, weight, clipped, lr, step, &mut b)?;
+        updates.push(statistics::Update { weight, gradient: clipped, next: pairs[0].1 });
         outputs.extend(pairs.iter().map(|&(_, next)| next));
         state.extend(pairs);
     }
+    let more = statistics::append(&updates, &mut b)?;
+    outputs.extend(more.iter().map(|&(_, next)| next));
+    state.extend(more);
     finish(&mut out, &weights, norm, outputs, state, options.get_or("keep_grads", false)?)?;
     Ok(out)
 }
@@ -144,6 +153,18 @@ fn gradients(graph: &Graph) -> Result<Vec<Weight>> {
     }
     let none = || Error::new(Code::FROZEN, "the graph has no gradients").help("run the pass `grad` first");
     if found.is_empty() { Err(none()) } else { Ok(found) }
+}
+
+/// The weights with gradients that are 0 at ranks which do not count.
+fn counted(weights: &[Weight], b: &mut Builder<'_>) -> Result<Vec<Weight>> {
+    let one = |&Weight { weight, gradient }: &Weight| {
+        let gradient = match Ranked::new(weight, b)? {
+            Some(ranked) => b.mul(gradient, ranked.mask)?,
+            None => gradient,
+        };
+        Ok(Weight { weight, gradient })
+    };
+    weights.iter().map(one).collect()
 }
 
 /// The Euclidean norm of all gradients together, in `float`.
@@ -186,6 +207,11 @@ fn update(
     let name = b.graph.name(weight).to_string();
     let ty = b.graph[weight].ty.clone();
     let (lr, attrs) = own_course(weight, lr, attrs, b)?;
+    let ranked = Ranked::new(weight, b)?;
+    let step = match (&ranked, step) {
+        (Some(ranked), Some(step)) => Some(ranked.age(step, b)?),
+        _ => step,
+    };
     make_input(weight, b.graph);
     let mut state = vec![weight];
     for suffix in rule.state {
@@ -205,7 +231,15 @@ fn update(
         pairs.push((v, next));
     }
     node.outputs = pairs.iter().map(|&(_, next)| Some(next)).collect();
+    let Some(ranked) = ranked else {
+        b.append(node)?;
+        return Ok(pairs);
+    };
+    let moved = b.fresh("moved");
+    let moved = b.graph.add_value(moved, None);
+    node.outputs[0] = Some(moved);
     b.append(node)?;
+    ranked.hold(weight, moved, pairs[0].1, b)?;
     Ok(pairs)
 }
 

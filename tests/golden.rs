@@ -83,6 +83,7 @@ const AB: &[(&str, &str)] = &[("a", "A"), ("b", "B")];
 const ABM: &[(&str, &str)] = &[("a", "A"), ("b", "B"), ("m", "m")];
 const ABR: &[(&str, &str)] = &[("a", "A"), ("b", "B"), ("router", "R")];
 const ABG: &[(&str, &str)] = &[("a", "A"), ("b", "B"), ("gate", "la")];
+const ABE: &[(&str, &str)] = &[("a", "A"), ("b", "B"), ("e", "E")];
 const ABLU: &[(&str, &str)] = &[("a", "A"), ("b", "B"), ("l", "L"), ("u", "U")];
 const D: &[(&str, &str)] = &[("d", "D")];
 
@@ -109,6 +110,7 @@ const ROWS: &[Row] = &[
     row("bat_row", "bat", 4, &[("layout", "row")], D),
     row("bat_left", "bat", 4, &[("layout", "left")], D),
     row("tri_unit_blocks", "tri", 4, &[], ABLU),
+    row("adalora", "adalora", 4, &[], ABE),
     row("salora_eval", "salora", 4, &[], ABG),
     Row { frozen: &[("draw", "u")], ..row("salora_train", "salora", 4, &[], ABG) },
 ];
@@ -129,6 +131,10 @@ impl Golden {
         let value = self.0.get(key).or(self.0.get("log_alpha").filter(|_| key == "la"));
         let (mut dims, mut data) = (Vec::new(), Vec::new());
         flatten(value.unwrap_or_else(|| panic!("no `{key}`")), 0, &mut dims, &mut data);
+        if key.ends_with('E') {
+            // Adapter files have it as a column.
+            dims.push(1);
+        }
         Array::float(DType::Float, dims, data)
     }
 }

@@ -2,37 +2,84 @@
 use crate::{Call, math::vectorised, threads::PIECE};
 use graft_ir::Result;
 
+/// The coefficients of AdamW.
+#[derive(Clone, Copy)]
+struct AdamW {
+    beta1: f64,
+    beta2: f64,
+    eps: f64,
+    decay: f64,
+    lr: f64,
+}
+
+impl AdamW {
+    /// The bias corrections at a step.
+    fn corrections(self, step: i64) -> (f64, f64) {
+        (1.0 - self.beta1.powf(step as f64), 1.0 - self.beta2.powf(step as f64))
+    }
+    /// Updates a piece, each element with its bias corrections.
+    #[inline(always)]
+    fn update(
+        self,
+        p: &mut [f32],
+        (m, v): (&mut [f32], &mut [f32]),
+        g: &[f32],
+        corrections: impl Iterator<Item = (f64, f64)>,
+    ) {
+        let moments = m.iter_mut().zip(v.iter_mut());
+        for (((p, (m, v)), &g), (correct1, correct2)) in p.iter_mut().zip(moments).zip(g).zip(corrections) {
+            let g = f64::from(g);
+            let m_next = self.beta1 * f64::from(*m) + (1.0 - self.beta1) * g;
+            let v_next = self.beta2 * f64::from(*v) + (1.0 - self.beta2) * g * g;
+            let update = m_next / correct1 / ((v_next / correct2).sqrt() + self.eps);
+            let value = f64::from(*p);
+            *p = (value - self.lr * self.decay * value - self.lr * update) as f32;
+            (*m, *v) = (m_next as f32, v_next as f32);
+        }
+    }
+}
+
 /// `graft.AdamW (p, g, m, v, lr, step) => (p', m', v')` with decoupled decay and bias correction (Loshchilov, Hutter,
 /// arXiv 1711.05101): `m' = β₁m + (1−β₁)g`, `v' = β₂v + (1−β₂)g²`,
-/// `p' = p − lr·decay·p − lr·(m'/(1−β₁ᵗ)) / (√(v'/(1−β₂ᵗ)) + ε)`.
+/// `p' = p − lr·decay·p − lr·(m'/(1−β₁ᵗ)) / (√(v'/(1−β₂ᵗ)) + ε)`. There is one step t for all elements, or one for each.
 pub(super) fn adamw(call: &mut Call<'_>) -> Result<()> {
     let attr = |name: &str, default: f32| call.node.float(name).map(|v| f64::from(v.unwrap_or(default)));
     let (beta1, beta2) = (attr("beta1", 0.9)?, attr("beta2", 0.999)?);
     let (eps, decay) = (attr("epsilon", 1e-8)?, attr("weight_decay", 0.01)?);
-    let lr = f64::from(call.scalar(4)?);
-    let step = call.input(5)?.elements::<i64>().first().copied().unwrap_or(1) as f64;
-    let (correct1, correct2) = (1.0 - beta1.powf(step), 1.0 - beta2.powf(step));
+    let rule = AdamW { beta1, beta2, eps, decay, lr: f64::from(call.scalar(4)?) };
+    let steps = call.input(5)?.elements::<i64>();
     let g = call.input(1)?.elements::<f32>();
     let (p, m, v) = (call.seeded(0, 0)?, call.seeded(2, 1)?, call.seeded(3, 2)?);
     let state = m.chunks_mut(PIECE).zip(v.chunks_mut(PIECE));
-    call.threads.each(p.chunks_mut(PIECE).zip(state).zip(g.chunks(PIECE)), |((p, (m, v)), g)| {
-        vectorised(
-            #[inline(always)]
-            || {
-                let moments = m.iter_mut().zip(v.iter_mut());
-                for ((p, (m, v)), &g) in p.iter_mut().zip(moments).zip(g) {
-                    let g = f64::from(g);
-                    let m_next = beta1 * f64::from(*m) + (1.0 - beta1) * g;
-                    let v_next = beta2 * f64::from(*v) + (1.0 - beta2) * g * g;
-                    let update = m_next / correct1 / ((v_next / correct2).sqrt() + eps);
-                    let value = f64::from(*p);
-                    *p = (value - lr * decay * value - lr * update) as f32;
-                    (*m, *v) = (m_next as f32, v_next as f32);
-                }
-            },
-        );
+    let pieces = p.chunks_mut(PIECE).zip(state).zip(g.chunks(PIECE));
+    if let &[step] = steps {
+        let same = rule.corrections(step);
+        call.threads.each(pieces, |((p, state), g)| {
+            vectorised(
+                #[inline(always)]
+                || rule.update(p, state, g, std::iter::repeat(same)),
+            );
+        });
+        return Ok(());
+    }
+    call.threads.each(pieces.zip(steps.chunks(PIECE)), |(((p, state), g), steps)| {
+        let corrections = each_correction(rule, steps);
+        rule.update(p, state, g, corrections.into_iter());
     });
     Ok(())
+}
+
+/// The bias corrections of each element; few steps differ, and powers are dear.
+fn each_correction(rule: AdamW, steps: &[i64]) -> Vec<(f64, f64)> {
+    let mut known: Vec<(i64, (f64, f64))> = Vec::new();
+    let mut of = |step: i64| match known.iter().find(|(k, _)| *k == step) {
+        Some(&(_, corrections)) => corrections,
+        None => {
+            known.push((step, rule.corrections(step)));
+            rule.corrections(step)
+        }
+    };
+    steps.iter().map(|&step| of(step)).collect()
 }
 
 /// `graft.Sgd (p, g, lr) => (p')`: `p' = p − lr·(g + decay·p)`.

@@ -18,5 +18,9 @@ fn per_element<const N: u64>(_: &Node, operands: &[&[usize]], _: &[&[usize]]) ->
 /// All is updated together, so all results must be wanted.
 fn adamw(node: &Node, types: &[Option<Type>]) -> bool {
     let wanted = (0..3).all(|i| node.output(i).is_some());
-    wanted && types.len() == 6 && floats(types, 5) && dtype(types, 5) == Some(DType::Int64)
+    let sizes = |i: usize| types[i].as_ref().and_then(Type::sizes);
+    // One step for all elements, or one for each.
+    let steps = |step: Vec<usize>| step.is_empty() || Some(step) == sizes(0);
+    let typed = types.len() == 6 && floats(types, 5) && dtype(types, 5) == Some(DType::Int64);
+    wanted && typed && sizes(5).is_some_and(steps)
 }

@@ -63,6 +63,8 @@ pub(super) const BAT: Method = Method {
     functions: include_str!("bat.onnxtxt"),
     function,
     parts,
+    penalty: |_, _| Ok(Vec::new()),
+    schedule: |_| Ok(None),
 };
 
 const D: FileForm = FileForm::plain("d", "miss_block").or(&["bone_block"]);

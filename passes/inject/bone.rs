@@ -47,6 +47,8 @@ pub(super) const BONE: Method = Method {
     functions: FUNCTIONS,
     function: |config| Ok(if config.get::<usize>("mini")? == 0 { "graft.Bone" } else { "graft.BoneMini" }),
     parts,
+    penalty: |_, _| Ok(Vec::new()),
+    schedule: |_| Ok(None),
 };
 
 /// The key of the old method `BONE` is read too.

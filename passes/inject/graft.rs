@@ -4,7 +4,7 @@ use super::{
     Config, Method, Weight, draws::Draws, fit::Given, initial::initial, method::BASE, plan::Planned,
 };
 use crate::{
-    inline, meta,
+    inline, meta, ranks,
     target::{Linear, module},
 };
 use graft_ir::{
@@ -142,7 +142,7 @@ impl<'m> Grafter<'m> {
         b: &mut Builder<'_>,
     ) -> Result<Value> {
         let linear = planned.linear;
-        let (path, notes) = (&linear.path, self.notes(linear, weight.role));
+        let (path, mut notes) = (&linear.path, self.notes(linear, weight.role));
         let key = (path.clone(), weight.role);
         if let Some(&made) = self.made.get(&key) {
             return Ok(made);
@@ -164,6 +164,10 @@ impl<'m> Grafter<'m> {
         self.n_weights += u64::from(linear.nth_use == 0);
         if let Some(draws) = self.draws.as_mut().filter(|_| weight.is_drawn) {
             return draws.uniform(&weight.dims, dtype, notes, b);
+        }
+        if !weight.rank_axes.is_empty() && ranks::holds(self.method, &planned.config)? {
+            let axes: Vec<String> = weight.rank_axes.iter().map(usize::to_string).collect();
+            notes.insert(meta::RANKED.into(), axes.join(","));
         }
         let tensor = Tensor::from_f64(dtype, &weight.dims, values).ok_or_else(bad)?;
         let v = self.param(weight, tensor, notes, b);

@@ -18,6 +18,11 @@ pub(super) const HYDRA: Method = Method {
             about: "the number of heads; training takes `auto`: as many as the text has kinds",
             default: "3",
         },
+        Setting {
+            name: "balance",
+            about: "the weight of a penalty on routing most tokens to few heads, a mean over linears",
+            default: "0",
+        },
         DROPOUT,
     ],
     variants: &[Variant {
@@ -45,11 +50,18 @@ pub(super) const HYDRA: Method = Method {
     functions: FUNCTIONS,
     function: |_| Ok("graft.Hydra"),
     parts,
+    penalty: |config, linears| {
+        let balance: f64 = config.get("balance")?;
+        Ok(if balance == 0.0 { Vec::new() } else { vec![("balance", balance / linears as f64)] })
+    },
+    schedule: |_| Ok(None),
 };
 
 /// x (…, in), w (in, out), a (in, rank), b (heads, rank, out), router (in, heads), scale a scalar; the gradient needs
 /// h = x·a (…, rank) and p (…, heads). Nothing of the size tokens × heads × out is made. Dropout does
-/// not touch what the router reads; all heads share its mask.
+/// not touch what the router reads; all heads share its mask. The balance penalty is
+/// Σ over heads of their mean probability times the fraction of tokens that prefer them, which is constant in the
+/// gradient.
 const FUNCTIONS: &str = r#"
 Hydra (x, w, a, b, router, scale) => (y, h, p) {
   base = MatMul (x, w)
@@ -68,6 +80,24 @@ HydraDropped (x, xd, w, a, b, router, scale) => (y) {
   up = Einsum <equation: string = "...h,...r,hro->...o"> (p, h, b)
   delta = Mul (up, scale)
   y = Add (base, delta)
+}
+HydraPenalty (x, router, balance) => (penalty) {
+  logits = MatMul (x, router)
+  p = Softmax <axis: int = -1> (logits)
+  p_2 = Flatten <axis: int = -1> (p)
+  tokens = Constant <value_ints: ints = [0]> ()
+  share = ReduceMean <keepdims: int = 0> (p_2, tokens)
+  best = ArgMax <axis: int = -1, keepdims: int = 0> (p_2)
+  sizes = Shape (p_2)
+  last = Constant <value_int: int = 1> ()
+  heads = Gather (sizes, last)
+  bounds = Constant <value_floats: floats = [0.0, 1.0]> ()
+  chosen = OneHot <axis: int = -1> (best, heads, bounds)
+  count = ReduceMean <keepdims: int = 0> (chosen, tokens)
+  fraction = graft.Detach (count)
+  both = Mul (share, fraction)
+  sum = ReduceSum <keepdims: int = 0> (both, tokens)
+  penalty = Mul (sum, balance)
 }
 HydraGrad (dy, x, w, a, b, router, scale, h, p) => (dx, da, db, drouter) {
   dup = Mul (dy, scale)

@@ -52,6 +52,8 @@ pub(super) const LORA: Method = Method {
     functions: FUNCTIONS,
     function: |config| Ok(if config.get("dora")? { "graft.Dora" } else { "graft.Lora" }),
     parts,
+    penalty: |_, _| Ok(Vec::new()),
+    schedule: |_| Ok(None),
 };
 
 pub(super) const A: FileForm = FileForm::transposed("a", "lora_A.weight");

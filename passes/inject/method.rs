@@ -1,5 +1,5 @@
 //! What an adapter method is, and the table of all.
-use super::{FileForm, Peft, bat, bone, hydra, lora, salora, tri};
+use super::{FileForm, Peft, Schedule, adalora, bat, bone, hydra, lora, salora, tri};
 use crate::target::Linear;
 use graft_ir::{Attrs, Code, Error, Function, Result, error::nearest, library, parse_functions};
 use std::{collections::BTreeMap, str::FromStr, sync::OnceLock};
@@ -8,7 +8,8 @@ use std::{collections::BTreeMap, str::FromStr, sync::OnceLock};
 pub(super) const BASE: &str = "base";
 
 /// Every adapter method, alphabetically.
-pub const METHODS: &[Method] = &[bat::BAT, bone::BONE, hydra::HYDRA, lora::LORA, salora::SALORA, tri::TRI];
+pub const METHODS: &[Method] =
+    &[adalora::ADALORA, bat::BAT, bone::BONE, hydra::HYDRA, lora::LORA, salora::SALORA, tri::TRI];
 
 /// An adapter method: what it computes, and the weights that it adds to one linear.
 pub struct Method {
@@ -31,6 +32,13 @@ pub struct Method {
     /// `graft.MDropped (x, xd, w, <weights…>) => (y)` is the adapted linear in training with dropout, which makes xd of
     /// x; where it is not written, everything in `M` but `base` reads xd in place of x.
     ///
+    /// `graft.MPenalty (…) => (penalty[, count])` and `graft.MBudget (count, …) => (penalty)` are added to the loss: see
+    /// [`crate::penalty`]. `graft.MStats (…) => (statistics)` takes, by name, weights after a step, `d<weight>` (their
+    /// gradients), and `rank_mask`; and state `<name>_<weight>`, of the size of that weight and 0 at first, whose next
+    /// value is the further result `<name>_<weight>_next`. The method's schedule decides on the statistics.
+    ///
+    /// `graft.MFolded (<weights…>) => (<weight>_folded, …)` makes a LoRA of an adapter whose schedule is at its end.
+    ///
     /// In `M` the product called `base` is the linear that was there. If it is `MatMul (x, w)` its node stays as it
     /// is; otherwise it is rewritten to use what the body computes of `x` or `w`.
     pub functions: &'static str,
@@ -38,7 +46,15 @@ pub struct Method {
     pub function: fn(&Config) -> Result<&'static str>,
     /// The parts for one linear; an error where its sizes do not suit the configuration.
     pub parts: fn(&Linear, &Config) -> Result<Parts>,
+    /// The coefficients of `graft.MPenalty` that settings give, by the names of its operands, where so many linears are
+    /// adapted; empty where the settings ask for no penalty.
+    pub penalty: fn(&Config, linears: usize) -> Result<Coefficients>,
+    /// What decides on ranks and on further coefficients in the course of a training, if anything does.
+    pub schedule: fn(&Config) -> Result<Option<&'static Schedule>>,
 }
+
+/// Numbers by the names of the operands that they are.
+pub type Coefficients = Vec<(&'static str, f64)>;
 
 /// A formula of a method that has a function of its own.
 pub struct Variant {
@@ -68,6 +84,9 @@ pub struct Setting {
     /// The value where none is given.
     pub default: &'static str,
 }
+
+/// The default of a setting whose value is the adapter's rank where none is given.
+pub(super) const RANK: &str = "rank";
 
 /// The setting of methods that take dropout.
 pub(super) const DROPOUT: Setting = Setting {
@@ -149,6 +168,8 @@ pub struct Weight {
     pub training: Option<Training>,
     /// Whether training puts uniform draws in its place, new ones for each step.
     pub is_drawn: bool,
+    /// The axes that count ranks.
+    pub rank_axes: &'static [usize],
 }
 
 /// How a weight is trained.
@@ -168,7 +189,12 @@ impl Weight {
     }
     /// A weight that stays as it is.
     pub fn frozen(role: &'static str, dims: &[usize], init: Init) -> Weight {
-        Weight { role, dims: dims.to_vec(), init, training: None, is_drawn: false }
+        Weight { role, dims: dims.to_vec(), init, training: None, is_drawn: false, rank_axes: &[] }
+    }
+    /// The same with the axes that count ranks.
+    #[must_use]
+    pub fn ranked(self, rank_axes: &'static [usize]) -> Weight {
+        Weight { rank_axes, ..self }
     }
     /// Trainable parameters.
     pub fn parameters(&self) -> usize {

@@ -1,5 +1,5 @@
 //! How methods are told in PEFT's `adapter_config.json`: the mapping of its keys to our methods and settings.
-use super::{Config, METHODS, Method, Variant};
+use super::{Config, METHODS, Method, Variant, method::RANK};
 use graft_ir::{Code, Error, Result, error::nearest};
 use serde_json::{Map, Value as Json};
 
@@ -105,7 +105,11 @@ pub fn write(method: &Method, config: &Config) -> Result<(&'static str, Map<Stri
     let peft = &method.variant(config)?.peft;
     let json = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Json::from(text));
     let tells = peft.tells.iter().filter_map(|(key, values)| Some((key.to_string(), json(values.first()?))));
-    let settings = peft.settings.iter().map(|(key, setting)| (key.to_string(), json(config.text(setting))));
+    let value = |setting: &str| match config.text(setting) {
+        RANK => Json::from(config.rank),
+        text => json(text),
+    };
+    let settings = peft.settings.iter().map(|(key, setting)| (key.to_string(), value(setting)));
     let none = || Error::new(Code::ADAPTER_FEATURE, format!("`{}` cannot be written to files", method.name));
     Ok((peft.types.first().ok_or_else(none)?, tells.chain(settings).collect()))
 }

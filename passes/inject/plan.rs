@@ -59,6 +59,8 @@ pub(super) fn plan<'a>(
         let alpha = finite_alpha(alphas.get(linear).unwrap_or(alpha))?;
         let config = Config::new(method, rank, alpha, settings.clone());
         config.dropout()?;
+        (method.schedule)(&config)?;
+        (method.penalty)(&config, 1)?;
         let variant = method.variant(&config)?;
         Ok(Planned { linear, variant, parts: (method.parts)(linear, &config)?, config })
     };

@@ -2,10 +2,11 @@
 //! al.): `g = clip(1.2·t − 0.1, 0, 1)`, `t = σ(gate + ln u − ln(1 − u))` with a uniform draw `u`; u = ½ is the gate that
 //! nothing is drawn for. <https://doi.org/10.3390/math11204317>, <https://arxiv.org/abs/1712.01312>
 use super::{
-    Config, FileForm, Init, Method, Parts, Peft, Setting, Training, Variant, Weight, lora, method::DROPOUT,
+    Config, FileForm, Init, Method, Parts, Peft, Setting, Training, Variant, Weight, gates, lora,
+    method::DROPOUT,
 };
 use crate::target::Linear;
-use graft_ir::{Code, Error, Result};
+use graft_ir::Result;
 
 pub(super) const SALORA: Method = Method {
     name: "salora",
@@ -15,9 +16,24 @@ pub(super) const SALORA: Method = Method {
     settings: &[
         Setting { name: "draw", about: "the gates' uniform draws u1:u2:…, held fixed", default: "" },
         Setting {
-            name: "penalty",
-            about: "the weight of the expected number of open gates: 0",
+            name: "target_rank",
+            about: "the mean number of open gates that training ends at, the others being cut off; 0 for all",
             default: "0",
+        },
+        Setting {
+            name: "penalty",
+            about: "the initial multiplier of (expected open gates − budget)²; with a target 1, else 0",
+            default: "",
+        },
+        Setting {
+            name: "orth",
+            about: "the weight of a penalty on ranks that are not orthonormal; with a target 0.1, else 0",
+            default: "",
+        },
+        Setting {
+            name: "ramp",
+            about: "the share of the steps over which the budget falls to the target",
+            default: "0.2",
         },
         Setting {
             name: "gate_lr",
@@ -42,15 +58,18 @@ pub(super) const SALORA: Method = Method {
         opset: 11,
     }],
     functions: FUNCTIONS,
-    function: |config| match config.get::<f64>("penalty")? {
-        0.0 => Ok("graft.Salora"),
-        _ => Err(Error { code: Code::SETTING, ..config.bad("penalty", "is not supported") }),
-    },
+    function: |_| Ok("graft.Salora"),
     parts,
+    penalty: |config, _| {
+        let rule = gates::Rule::new(config)?;
+        Ok(rule.map_or_else(Vec::new, |rule| vec![("orth", rule.orth)]))
+    },
+    schedule: |config| Ok(gates::Rule::new(config)?.map(|_| &gates::BUDGET)),
 };
 
 /// x (…, in), w (in, out), a (in, rank), b (rank, out), gate and draw (rank), scale a scalar; the gradient needs
-/// h = x·a (…, rank), t and g (rank). The stretch 1.2·t − 0.1 is written (12·t − 1)/10, which is exact.
+/// h = x·a (…, rank), t and g (rank). The stretch 1.2·t − 0.1 is written (12·t − 1)/10, which is exact. A gate
+/// is open with the probability σ(gate + ln 11).
 const FUNCTIONS: &str = "
 Salora (x, w, a, b, gate, draw, scale) => (y, h, t, g) {
   base = MatMul (x, w)
@@ -73,6 +92,43 @@ Salora (x, w, a, b, gate, draw, scale) => (y, h, t, g) {
   up = MatMul (gated, b)
   delta = Mul (up, scale)
   y = Add (base, delta)
+}
+SaloraPenalty (a, b, gate, rank_mask, orth) => (penalty, count) {
+  a_t = Transpose <perm: ints = [1, 0]> (a)
+  down = graft.OrthogonalGap (a_t, rank_mask)
+  up = graft.OrthogonalGap (b, rank_mask)
+  gaps = Add (down, up)
+  penalty = Mul (gaps, orth)
+  odds = Constant <value_float: float = 2.3978953> ()
+  shifted = Add (gate, odds)
+  open = Sigmoid (shifted)
+  counted = Mul (open, rank_mask)
+  ranks = Constant <value_ints: ints = [0]> ()
+  count = ReduceSum <keepdims: int = 0> (counted, ranks)
+}
+SaloraBudget (count, lambda, budget) => (penalty) {
+  excess = Sub (count, budget)
+  square = Mul (excess, excess)
+  penalty = Mul (square, lambda)
+}
+SaloraStats (gate) => (open) {
+  odds = Constant <value_float: float = 2.3978953> ()
+  shifted = Add (gate, odds)
+  open = Sigmoid (shifted)
+}
+SaloraFolded (b, gate) => (b_folded) {
+  t = Sigmoid (gate)
+  twelve = Constant <value_float: float = 12.0> ()
+  ten = Constant <value_float: float = 10.0> ()
+  one = Constant <value_float: float = 1.0> ()
+  zero = Constant <value_float: float = 0.0> ()
+  wide = Mul (t, twelve)
+  shifted = Sub (wide, one)
+  stretched = Div (shifted, ten)
+  g = Clip (stretched, zero, one)
+  columns = Constant <value_ints: ints = [1]> ()
+  factor = Unsqueeze (g, columns)
+  b_folded = Mul (b, factor)
 }
 SaloraGrad (dy, x, w, a, b, gate, draw, scale, h, t, g) => (dx, da, db, dgate) {
   b_t = Transpose <perm: ints = [1, 0]> (b)
@@ -138,11 +194,11 @@ fn parts(linear: &Linear, config: &Config) -> Result<Parts> {
     let rank = config.rank;
     let gate = Weight {
         training: Some(Training { lr: config.get("gate_lr")?, decays: config.get("gate_decay")? }),
-        ..Weight::trained("gate", &[rank], Init::Constant(1.0))
+        ..Weight::trained("gate", &[rank], Init::Constant(1.0)).ranked(&[0])
     };
     let weights = vec![
-        Weight::trained("a", &[linear.d_in, rank], Init::KaimingUniform { fan_in: linear.d_in }),
-        Weight::trained("b", &[rank, linear.d_out], Init::Constant(0.0)),
+        Weight::trained("a", &[linear.d_in, rank], Init::KaimingUniform { fan_in: linear.d_in }).ranked(&[1]),
+        Weight::trained("b", &[rank, linear.d_out], Init::Constant(0.0)).ranked(&[0]),
         gate,
         draw(config)?,
         Weight::frozen("scale", &[], Init::Constant(config.scale())),

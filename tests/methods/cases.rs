@@ -246,6 +246,26 @@ pub(crate) fn drawing() -> Vec<Case> {
     all
 }
 
+/// Settings that make a method penalise.
+const PENALTIES: &[(&str, &[(&str, &str)])] = &[
+    ("adalora", &[("reg", "0.5")]),
+    ("hydra", &[("balance", "0.7")]),
+    ("salora", &[("target_rank", "1"), ("orth", "0.3"), ("draw", "0.3:0.6")]),
+    ("tri", &[("reg", "0.5")]),
+    ("tri", &[("reg", "0.5"), ("growth", "linear"), ("target_rank", "3")]),
+];
+
+/// The cases of `PENALTIES`.
+pub(crate) fn penalised() -> Vec<Case> {
+    let case = |&(name, settings): &(&str, &[(&str, &str)])| {
+        let method = Method::named(name).unwrap();
+        let settings: Vec<_> = settings.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let variant = method.variant(&Config::new(method, 2, 3.0, settings.clone())).unwrap();
+        Case { method, variant, settings }
+    };
+    PENALTIES.iter().map(case).collect()
+}
+
 /// Holds the gradient of every trained weight after `loss` against finite differences.
 pub(crate) fn check_gradients(loss: &str, form: Form, label: &str) -> Result<(), TestCaseError> {
     let forward = run(loss, &base(form), None);
@@ -311,7 +331,8 @@ pub(crate) fn central_differences(graph: &Graph, feeds: &[Option<Array>], i: usi
         values[j] += change;
         moved[i] = Some(Array { data: Data::Float(values), ..at.clone() });
         let results = exact(graph, &moved);
-        output(graph, &results, "loss").floats().unwrap()[0]
+        let objective = graph.outputs.iter().any(|&v| graph.name(v) == "objective");
+        output(graph, &results, if objective { "objective" } else { "loss" }).floats().unwrap()[0]
     };
     let slope = |j: usize, step: f64| (loss(j, step) - loss(j, -step)) / (2.0 * step);
     let slopes = (0..at.len()).map(|j| (4.0 * slope(j, STEP / 2.0) - slope(j, STEP)) / 3.0).collect();

@@ -53,6 +53,15 @@ proptest! {
     }
 
     #[test]
+    fn gradients_of_penalties_agree_with_finite_differences(form in forms()) {
+        for case in penalised() {
+            let form = case.fitted(form);
+            let loss = format!("{}, loss{{kind=mse}}, penalty", case.inject(form));
+            check_gradients(&loss, form, &case.label())?;
+        }
+    }
+
+    #[test]
     fn dropout_leaves_the_base_alone_and_is_the_same_again(form in forms()) {
         for case in drawing() {
             let form = case.fitted(form);

@@ -33,7 +33,7 @@ FILES = ["model.safetensors", "config.json", "decoder.onnx"]
 # max|a−b| / max|a| in float32: of a small network, of six layers of MiniLM in another framework.
 TOLERANCE, MODEL_TOLERANCE = 1e-5, 1e-4
 
-# Methods and settings that PEFT has too.
+# Methods and settings that PEFT has too, or that end as one of these.
 METHODS = [
     ["lora", "--rank", "4", "--alpha", "6"],
     ["lora", "--rank", "4", "--alpha", "6", "--set", "rslora=true"],
@@ -43,6 +43,9 @@ METHODS = [
     ["bone", "--rank", "7"],
     ["bone", "--rank", "8", "--set", "mini=4"],
     ["bat", "--rank", "4"],
+    ["adalora", "--rank", "6", "--set", "target_rank=4"],
+    ["lora", "--rank", "4", "--alpha", "6", "--set", "dropout=0.1"],
+    ["salora", "--rank", "6", "--set", "target_rank=4", "--set", "gate_lr=5"],
 ]
 STYLES = {"ts14": (14, False), "dynamo20": (20, True), "dynamo23": (23, True)}
 

@@ -12,6 +12,7 @@ const TEXTS: &[&str] = &[
     include_str!("library/loss.onnxtxt"),
     include_str!("library/norm.onnxtxt"),
     include_str!("library/optimizer.onnxtxt"),
+    include_str!("library/penalty.onnxtxt"),
     include_str!("library/random.onnxtxt"),
     include_str!("library/reduce.onnxtxt"),
     include_str!("library/rotary.onnxtxt"),

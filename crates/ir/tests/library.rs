@@ -26,10 +26,14 @@ const CALLS: &[&str] = &[
     "(float[2, 3] dy, float[2, 3] x) => (dx) { dx = graft.GeluGrad (dy, x) }",
     "(float[2, 3] x) => (y) { y = graft.GeluTanh (x) }",
     "(float[2, 3] dy, float[2, 3] x) => (dx) { dx = graft.GeluTanhGrad (dy, x) }",
+    "(float[2, 3] p, float[2, 3] g, float[2, 3] m, float[2, 3] s) => (i, m2, s2) {
+       i, m2, s2 = graft.Importance (p, g, m, s) }",
     "(float[2, 2, 3] x, float[3] scale, float[3] bias) => (y, mean, inv_std) {
        y, mean, inv_std = graft.LayerNorm (x, scale, bias) }",
     "(float[2, 2, 3] dy, float[2, 2, 3] x, float[3] s, float[3] b, float[2, 2, 1] mean, float[2, 2, 1] inv_std)
        => (dx, ds, db) { dx, ds, db = graft.LayerNormGrad (dy, x, s, b, mean, inv_std) }",
+    "(float[3, 4] m, float[3] mask) => (square) { square = graft.OrthogonalGap (m, mask) }",
+    "(float[3, 4] m, float[3] mask) => (norm) { norm = graft.OrthogonalNorm (m, mask) }",
     "(float[2, 4, 3] x) => (y) { shape = Constant <value = int64[2] {1, 3}> () y = graft.ReduceTo (x, shape) }",
     "(float[2, 2, 3] x, float[3] scale) => (y, inv_rms) { y, inv_rms = graft.RmsNorm (x, scale) }",
     "(float[2, 2, 3] dy, float[2, 2, 3] x, float[3] scale, float[2, 2, 1] inv_rms) => (dx, dscale) {
@@ -45,6 +49,12 @@ const CALLS: &[&str] = &[
     "(int64 seed, int64 step, int64 tensor) => (u) { shape = Constant <value = int64[2] {2, 3}> ()
        u = graft.Uniform (seed, step, tensor, shape) }",
 ];
+
+/// The call of a function.
+fn call_of(function: &str) -> &'static str {
+    let is_it = |call: &&&str| call.contains(&format!("= {function} "));
+    CALLS.iter().find(is_it).expect("every function has a call")
+}
 
 /// A graph with one call, types inferred; verified, text round trip included.
 fn graph(call: &str, opset: i64) -> Graph {
@@ -175,7 +185,7 @@ fn assert_close(found: &[f64], expected: &[f64]) {
 
 #[test]
 fn adamw_is_its_formula() {
-    let graph = graph(CALLS[0], 21);
+    let graph = graph(call_of("graft.AdamW"), 21);
     let feeds = feeds(&graph);
     let [p, g, m, v, lr] = [0, 1, 2, 3, 4].map(|i| floats(&feeds[i]));
     let Data::Int(step) = &feeds[5].data else { panic!("the step is an integer") };
@@ -196,14 +206,14 @@ fn adamw_is_its_formula() {
 
 #[test]
 fn sgd_is_its_formula() {
-    let plain = graph(CALLS[19], 21);
+    let plain = graph(call_of("graft.Sgd"), 21);
     let feeds_plain = feeds(&plain);
     let [p, g, lr] = [0, 1, 2].map(|i| floats(&feeds_plain[i]));
     let decay = f64::from(0.1f32);
     let expected: Vec<f64> = p.iter().zip(g).map(|(p, g)| p - lr[0] * (g + decay * p)).collect();
     assert_close(floats(&run(&plain, &feeds_plain)[0]), &expected);
 
-    let momentum = graph(CALLS[20], 21);
+    let momentum = graph(call_of("graft.SgdMomentum"), 21);
     let feeds = feeds(&momentum);
     let [p, g, m, lr] = [0, 1, 2, 3].map(|i| floats(&feeds[i]));
     let next: Vec<f64> = (0..p.len()).map(|i| f64::from(0.8f32) * m[i] + g[i] + decay * p[i]).collect();

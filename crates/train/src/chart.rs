@@ -20,14 +20,14 @@ fn draw(picture: &mut String, lines: &[Line]) -> std::result::Result<(), Box<dyn
         .iter()
         .filter_map(|line| match line {
             Line::Step(StepMetrics { step, loss, .. }) => Some((*step as f64, *loss)),
-            Line::Evaluation(_) => None,
+            _ => None,
         })
         .collect();
     let evaluations: Vec<(f64, f64)> = lines
         .iter()
         .filter_map(|line| match line {
             Line::Evaluation(Evaluation { step, eval_loss, .. }) => Some((*step as f64, *eval_loss)),
-            Line::Step(_) => None,
+            _ => None,
         })
         .collect();
     let losses = || steps.iter().chain(&evaluations).map(|p| p.1).filter(|l| l.is_finite());
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn draws_any_run() {
         let line = |step: u64, loss: f64| {
-            Line::Step(StepMetrics { step, loss, lr: 0.1, grad_norm: 1.0, tokens_per_s: 1.0 })
+            Line::Step(StepMetrics { step, loss, lr: 0.1, grad_norm: 1.0, tokens_per_s: 1.0, penalty: None })
         };
         let evaluation = Line::Evaluation(Evaluation { step: 3, eval_loss: 1.0, accuracy: None });
         for lines in [

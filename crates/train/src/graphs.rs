@@ -46,7 +46,7 @@ pub fn training_stages(config: &Config) -> Vec<Stage> {
     if config.accumulate > 1 {
         optimizer = optimizer.with("accumulate", config.accumulate);
     }
-    vec![Stage::new("grad"), optimizer, Stage::new("fuse")]
+    vec![Stage::new("penalty"), Stage::new("grad"), optimizer, Stage::new("fuse")]
 }
 
 /// A model up to its loss as it is: no adapter is put on it.
@@ -99,7 +99,7 @@ impl Graphs {
         let trained = drawing.as_ref().unwrap_or(&forward);
         let update = run(&training_stages(config), trained, None, config.seed, observer)?;
         let accumulate = (config.accumulate > 1).then(|| {
-            let stages = ["grad", "accumulate", "fuse"].map(Stage::new);
+            let stages = ["penalty", "grad", "accumulate", "fuse"].map(Stage::new);
             run(&stages, trained, None, config.seed, observer)
         });
         Ok(Graphs { forward, update, accumulate: accumulate.transpose()? })

@@ -2,6 +2,7 @@
 //! graph already; what is here feeds it and carries its state.
 #![forbid(unsafe_code)]
 
+mod allocate;
 mod chart;
 pub mod compare;
 mod config;

@@ -2,6 +2,7 @@
 use graft_ir::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     fmt,
     fs::{File, OpenOptions},
     io::Write,
@@ -21,6 +22,9 @@ pub struct StepMetrics {
     pub grad_norm: f64,
     /// Tokens (padding not counted) for each second.
     pub tokens_per_s: f64,
+    /// What the adapters' method adds to the loss, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub penalty: Option<f64>,
 }
 
 /// An evaluation after a step.
@@ -43,12 +47,22 @@ impl fmt::Display for Evaluation {
     }
 }
 
+/// How many ranks of each adapter count after a step, where that has changed.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct RankMetrics {
+    /// The step; 0 before the first.
+    pub(crate) step: u64,
+    /// The ranks by module path.
+    pub(crate) ranks: BTreeMap<String, usize>,
+}
+
 /// A line of the file.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Line {
     Step(StepMetrics),
     Evaluation(Evaluation),
+    Ranks(RankMetrics),
 }
 
 impl Line {
@@ -56,6 +70,7 @@ impl Line {
         match self {
             Line::Step(m) => m.step,
             Line::Evaluation(e) => e.step,
+            Line::Ranks(r) => r.step,
         }
     }
 }
@@ -80,8 +95,9 @@ impl Metrics {
     }
     /// Appends a line; it reaches the file at once.
     pub(crate) fn push(&mut self, line: Line) -> Result<()> {
+        self.file.write_all(json(&line).as_bytes()).map_err(|e| failed(&self.path, &e))?;
         self.lines.push(line);
-        self.file.write_all(json(&line).as_bytes()).map_err(|e| failed(&self.path, &e))
+        Ok(())
     }
     /// Every line so far.
     pub(crate) fn lines(&self) -> &[Line] {
@@ -116,7 +132,7 @@ mod tests {
 
     fn step(step: u64) -> Line {
         let loss = f64::from(1.127_344_7_f32) / step as f64;
-        Line::Step(StepMetrics { step, loss, lr: 0.01, grad_norm: 2.5, tokens_per_s: 100.0 })
+        Line::Step(StepMetrics { step, loss, lr: 0.01, grad_norm: 2.5, tokens_per_s: 100.0, penalty: None })
     }
 
     #[test]

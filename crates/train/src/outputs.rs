@@ -6,8 +6,8 @@ use graft_adapter::{
 use graft_ir::{Code, Error, Graph, Result, Tensor};
 use graft_passes::{
     Linear, Options,
-    inject::{Adapter, Method, adapters, file_tensors, peft},
-    targets,
+    inject::{Adapter, Method, adapters, compacted, file_tensors, peft},
+    ranks, targets,
 };
 use std::{collections::BTreeMap, path::Path};
 
@@ -28,7 +28,11 @@ impl Outputs {
         head: Option<&Options>,
         init: Option<&AdapterConfig>,
     ) -> Result<Outputs> {
-        let found = adapters(forward)?;
+        let whole = ranks_kept(forward, &BTreeMap::new())?;
+        let (found, tensors) = match &whole {
+            Some(kept) => compacted(forward, &|_| None, kept)?,
+            None => (adapters(forward)?, file_tensors(forward, &|_| Ok(None))?),
+        };
         let config = match (init, inject) {
             (Some(config), _) => Some(config.clone()),
             (None, Some(options)) => Some(configuration(&found, options)?),
@@ -36,7 +40,7 @@ impl Outputs {
         };
         let linears = targets(base)?;
         let linear = |adapter: &Adapter| linears.iter().find(|l| l.path == adapter.target);
-        let keys: Vec<String> = file_tensors(forward, &|_| Ok(None))?.into_keys().collect();
+        let keys: Vec<String> = tensors.into_keys().collect();
         let modules: Vec<Module> =
             found.iter().filter_map(|adapter| Some(module(linear(adapter)?, &keys))).collect();
         let trained_on: Vec<&Linear> = match inject {
@@ -64,8 +68,14 @@ impl Outputs {
     /// What was trained, with these `weights` by name in `forward`.
     pub(crate) fn trained(&self, forward: &Graph, weights: &BTreeMap<String, Tensor>) -> Result<Trained> {
         let adapter = |config: &AdapterConfig| {
-            let tensors = file_tensors(forward, &|name| Ok(weights.get(name).cloned()))?;
-            Init::of(graft_adapter::Adapter { config: config.clone(), tensors, warnings: Vec::new() })
+            let (config, tensors) = match ranks_kept(forward, weights)? {
+                Some(kept) => {
+                    let (left, tensors) = compacted(forward, &|name| weights.get(name).cloned(), &kept)?;
+                    (configuration(&left, &Options::default())?, tensors)
+                }
+                None => (config.clone(), file_tensors(forward, &|name| Ok(weights.get(name).cloned()))?),
+            };
+            Init::of(graft_adapter::Adapter { config, tensors, warnings: Vec::new() })
         };
         let head = |options: &BTreeMap<_, _>| Head {
             options: options.clone(),
@@ -83,6 +93,25 @@ impl Outputs {
         trained.save(out)?;
         self.manifest.write(&out.join(graft_adapter::MANIFEST_FILE))
     }
+}
+
+/// For each adapter, by its path, the ranks that `weights` say to count (all, where they do not say); `None` where no
+/// ranks come and go.
+fn ranks_kept(
+    forward: &Graph,
+    weights: &BTreeMap<String, Tensor>,
+) -> Result<Option<BTreeMap<String, Vec<usize>>>> {
+    let mut kept = BTreeMap::new();
+    for adapter in adapters(forward)? {
+        if !ranks::holds(Method::named(&adapter.method)?, &adapter.config()?)? {
+            return Ok(None);
+        }
+        let mask = weights.get(&ranks::mask_role(&adapter.target)).and_then(Tensor::to_f64);
+        let all = || vec![1.0; ranks::width(forward, &adapter.target).unwrap_or(0)];
+        let counts = mask.unwrap_or_else(all).into_iter().enumerate().filter(|(_, counts)| *counts != 0.0);
+        kept.insert(adapter.target, counts.map(|(rank, _)| rank).collect());
+    }
+    Ok((!kept.is_empty()).then_some(kept))
 }
 
 /// Options as the manifest holds them.

@@ -1,5 +1,6 @@
 //! Everything before the first step: graphs, data, the saved state, what is said at the start.
 use crate::{
+    allocate::Allocator,
     config::{Config, Duration},
     data::{Dataset, Schema, Text},
     estimate,
@@ -28,6 +29,7 @@ pub(crate) struct Prepared {
     pub(crate) stream: Stream,
     pub(crate) schedule: Schedule,
     pub(crate) stepper: Stepper,
+    pub(crate) allocator: Option<Allocator>,
     pub(crate) evaluator: Option<Evaluator>,
     pub(crate) settings: BTreeMap<String, String>,
     pub(crate) progress: Progress,
@@ -55,12 +57,18 @@ impl Prepared {
 
         let mut settings = config.settings(inject.as_ref());
         settings.extend(fingerprints(base, config, init.as_ref())?);
-        let initial = graphs.initial_state()?;
+        let mut allocator = Allocator::new(&graphs.forward)?;
+        let mut initial = graphs.initial_state()?;
+        initial.extend(allocator.iter().flat_map(Allocator::state));
         let saved = if config.resume { Some(restore(config, &settings, &initial)?) } else { None };
-        let (progress, state, best) = match saved {
+        let (progress, mut state, best) = match saved {
             Some(saved) => (saved.progress, saved.tensors, saved.best),
             None => (Progress::default(), initial, BTreeMap::new()),
         };
+        if let Some(allocator) = &mut allocator {
+            allocator.restore(&state)?;
+            allocator.state().keys().for_each(|name| drop(state.remove(name)));
+        }
         let options = Options { threads: config.threads, ..Options::default() };
         let stepper = Stepper::new(&graphs, &state, config.seed, &options)?;
         let evaluator = match &config.eval {
@@ -79,6 +87,7 @@ impl Prepared {
             stream,
             schedule,
             stepper,
+            allocator,
             evaluator,
             settings,
             progress,

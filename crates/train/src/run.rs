@@ -1,10 +1,11 @@
 //! The loop: batches in, metrics and checkpoints out.
 use crate::{
+    allocate::Allocator,
     chart,
     config::Config,
     folder::Folder,
     interrupt::Interrupt,
-    metrics::{Evaluation, Line, Metrics, StepMetrics},
+    metrics::{Evaluation, Line, Metrics, RankMetrics, StepMetrics},
     observer::Observer,
     prepare::Prepared,
     state::State,
@@ -133,7 +134,8 @@ impl Training<'_> {
             })
             .collect();
         let lr = self.run.schedule.at(step);
-        let outcome = self.run.stepper.step(&batches, lr, step)?;
+        let control = self.run.allocator.as_ref().map_or_else(Vec::new, Allocator::feeds);
+        let outcome = self.run.stepper.step(&batches, lr, step, &control)?;
         self.check_finite(&outcome, step)?;
         if self.metrics.is_none() {
             // Only now is anything written.
@@ -142,11 +144,39 @@ impl Training<'_> {
             self.initial.take().map_or(Ok(()), |state| state.write(&self.config.out))?;
         }
         self.dump_gradients(&outcome.gradients, step)?;
+        self.allocate(step, lr, &outcome)?;
         self.run.progress.step = step;
         self.run.progress.batches = self.run.stream.taken();
         self.loss = Some(outcome.loss);
         let tokens_per_s = tokens as f64 / start.elapsed().as_secs_f64().max(1e-9);
-        Ok(StepMetrics { step, loss: outcome.loss, lr, grad_norm: outcome.grad_norm, tokens_per_s })
+        let Outcome { loss, grad_norm, penalty, .. } = outcome;
+        Ok(StepMetrics { step, loss, lr, grad_norm, tokens_per_s, penalty })
+    }
+
+    /// Lets the method's schedule decide, and notes how many ranks count where that changes.
+    fn allocate(&mut self, step: u64, lr: f64, outcome: &Outcome) -> Result<()> {
+        let total = self.run.schedule.total;
+        let Some(allocator) = &mut self.run.allocator else { return Ok(()) };
+        let before = allocator.ranks();
+        let masks = allocator.decide(step, total, lr, outcome)?;
+        self.run.stepper.multiply(&masks)?;
+        let after = allocator.ranks();
+        let is_first = step == 1;
+        let changed = after != before;
+        if is_first {
+            self.metrics()?.push(Line::Ranks(RankMetrics { step: 0, ranks: before }))?;
+        }
+        if changed {
+            self.metrics()?.push(Line::Ranks(RankMetrics { step, ranks: after }))?;
+        }
+        Ok(())
+    }
+
+    /// The state of training graph and schedule, by name.
+    fn tensors(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut tensors = self.run.stepper.state()?;
+        tensors.extend(self.run.allocator.iter().flat_map(Allocator::state));
+        Ok(tensors)
     }
 
     /// A loss or gradient that is not finite has spoilt the weights: the state on disk stays that of an earlier step.
@@ -195,6 +225,7 @@ impl Training<'_> {
             self.run.progress.worse = 0;
             if self.config.keep_best {
                 self.run.best = weights;
+                self.run.best.extend(self.run.allocator.iter().flat_map(Allocator::masks));
             }
         } else {
             self.run.progress.worse += 1;
@@ -210,7 +241,7 @@ impl Training<'_> {
         Ok(State {
             progress: self.run.progress,
             settings: self.run.settings.clone(),
-            tensors: self.run.stepper.state()?,
+            tensors: self.tensors()?,
             best: self.run.best.clone(),
         })
     }
@@ -229,7 +260,11 @@ impl Training<'_> {
     /// What the run has trained: at the best evaluation, if that is kept, else by now.
     fn trained(&self, state: &State) -> Result<Trained> {
         let weights = match state.best.is_empty() {
-            true => self.run.graphs.weights_of(&state.tensors),
+            true => {
+                let mut weights = self.run.graphs.weights_of(&state.tensors);
+                weights.extend(self.run.allocator.iter().flat_map(Allocator::masks));
+                weights
+            }
             false => state.best.clone(),
         };
         self.run.outputs.trained(&self.run.graphs.forward, &weights)

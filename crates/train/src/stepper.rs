@@ -36,6 +36,10 @@ pub(crate) struct Outcome {
     pub(crate) grad_norm: f64,
     /// The gradients before clipping, by weight, where the graph returns them.
     pub(crate) gradients: BTreeMap<String, Tensor>,
+    /// What is added to the loss, where something is.
+    pub(crate) penalty: Option<f64>,
+    /// What a schedule decides on, by role.
+    pub(crate) statistics: BTreeMap<String, Tensor>,
 }
 
 impl Stepper {
@@ -57,27 +61,46 @@ impl Stepper {
         Ok(Stepper { update, accumulate: accumulate.transpose()?, roles, state, seed })
     }
 
-    /// Makes step `step` (from 1) with the mean gradient of `batches`.
-    pub(crate) fn step(&mut self, batches: &[Batch], lr: f64, step: u64) -> Result<Outcome> {
+    /// Makes step `step` (from 1) with the mean gradient of `batches`; `control` are further inputs, by role.
+    pub(crate) fn step(&mut self, batches: &[Batch], lr: f64, step: u64, control: &Batch) -> Result<Outcome> {
         let mut feeds = counters(&self.roles, self.seed, step);
+        feeds.extend(named(&self.roles, control));
         feeds.extend(self.roles.get("lr").map(|name| (name.clone(), Tensor::f32(&[], &[lr as f32]))));
-        let mut loss = None;
+        let mut sums = None;
         match (&mut self.accumulate, batches) {
             (Some(accumulate), _) => {
-                let batch = (step - 1) * batches.len() as u64;
-                loss = Some(accumulate.sum(batches, self.seed, batch, &mut self.update)?);
+                let done = (step - 1) * batches.len() as u64;
+                sums = Some(accumulate.sum(batches, self.seed, done, control, &mut self.update)?);
             }
             (None, [batch]) => feeds.extend(batch.iter().cloned()),
             (None, _) => return Err(Error::new(Code::FEED, "a step without accumulation takes one batch")),
         }
         let outputs = run(&mut self.update, &feeds)?;
         let named = |role: &str| self.roles.get(role).and_then(|name| outputs.get(name));
-        let loss = loss.map_or_else(|| scalar_of(named("loss"), "loss"), Ok)?;
+        let (loss, penalty) = sums.map_or_else(|| losses(&self.roles, &outputs), Ok)?;
         let grad_norm = scalar_of(named("grad_norm"), "grad_norm")?;
         let gradients = self.roles.iter().filter_map(|(role, name)| {
             Some((role.strip_suffix(".grad")?.to_string(), outputs.get(name)?.clone()))
         });
-        Ok(Outcome { loss, grad_norm, gradients: gradients.collect() })
+        let statistics = self.roles.iter().filter(|(role, _)| role.starts_with("stats."));
+        let statistics =
+            statistics.filter_map(|(role, name)| Some((role.clone(), outputs.get(name)?.clone()))).collect();
+        Ok(Outcome { loss, grad_norm, gradients: gradients.collect(), penalty, statistics })
+    }
+
+    /// Multiplies weights, by name, by factors, one for each row (for a single row: for each element).
+    pub(crate) fn multiply(&mut self, factors: &Batch) -> Result<()> {
+        for (name, factor) in factors {
+            let weight = self.update.state(name)?;
+            let (elements, factors) = weight.to_f64().zip(factor.to_f64()).unwrap_or_default();
+            let row = (elements.len() / factors.len().max(1)).max(1);
+            let product =
+                elements.chunks(row).zip(&factors).flat_map(|(row, f)| row.iter().map(move |x| x * f));
+            let misfit = || Error::new(Code::STATE, format!("`{name}` cannot be masked"));
+            let tensor = Tensor::from_f64(weight.dtype(), weight.dims(), product).ok_or_else(misfit)?;
+            self.update.set_state(name, &tensor)?;
+        }
+        Ok(())
     }
 
     /// Weights and optimiser state, by input name.
@@ -107,26 +130,38 @@ impl Accumulate {
     }
 
     /// Adds the gradients of `batches`, before which `done` were taken, up and hands the sums to `update`, which sets its own back to zero; returns the
-    /// mean loss.
-    fn sum(&mut self, batches: &[Batch], seed: u64, done: u64, update: &mut Session) -> Result<f64> {
+    /// mean loss and penalty.
+    fn sum(
+        &mut self,
+        batches: &[Batch],
+        seed: u64,
+        done: u64,
+        control: &Batch,
+        update: &mut Session,
+    ) -> Result<(f64, Option<f64>)> {
         // The update left zeros.
         for name in &self.sums {
             self.session.set_state(name, &update.state(name)?)?;
         }
         let weights = self.weights.iter().map(|name| Ok((name.clone(), update.state(name)?)));
         let weights: Batch = weights.collect::<Result<_>>()?;
-        let mut loss = 0.0;
+        let control: Batch = named(&self.roles, control).collect();
+        let (mut loss, mut penalty) = (0.0, None);
         for (batch, n) in batches.iter().zip(done + 1..) {
             // Each batch draws its own numbers: to the generator it is a step.
             let counters = counters(&self.roles, seed, n);
-            let feeds: Batch = weights.iter().chain(batch).chain(&counters).cloned().collect();
+            let feeds: Batch =
+                weights.iter().chain(batch).chain(&counters).chain(&control).cloned().collect();
             let outputs = run(&mut self.session, &feeds)?;
-            loss += scalar_of(self.roles.get("loss").and_then(|name| outputs.get(name)), "loss")?;
+            let (of_batch, added) = losses(&self.roles, &outputs)?;
+            loss += of_batch;
+            penalty = added.map(|added| added + penalty.unwrap_or(0.0));
         }
         for name in &self.sums {
             update.set_state(name, &self.session.state(name)?)?;
         }
-        Ok(loss / batches.len().max(1) as f64)
+        let n = batches.len().max(1) as f64;
+        Ok((loss / n, penalty.map(|sum| sum / n)))
     }
 }
 
@@ -134,6 +169,24 @@ impl Accumulate {
 fn counters(roles: &BTreeMap<String, String>, seed: u64, step: u64) -> Batch {
     let scalar = |(role, n): (&str, u64)| Some((roles.get(role)?.clone(), Tensor::i64(&[], &[n as i64])));
     [("seed", seed), ("step", step)].into_iter().filter_map(scalar).collect()
+}
+
+/// Those of the inputs by role that the graph has, by name.
+fn named<'a>(
+    roles: &'a BTreeMap<String, String>,
+    inputs: &'a Batch,
+) -> impl Iterator<Item = (String, Tensor)> + 'a {
+    inputs.iter().filter_map(|(role, tensor)| Some((roles.get(role)?.clone(), tensor.clone())))
+}
+
+/// The loss of a batch, and what is added to it.
+fn losses(
+    roles: &BTreeMap<String, String>,
+    outputs: &BTreeMap<String, Tensor>,
+) -> Result<(f64, Option<f64>)> {
+    let output = |role: &str| roles.get(role).and_then(|name| outputs.get(name));
+    let penalty = output("penalty").map(|penalty| scalar_of(Some(penalty), "penalty"));
+    Ok((scalar_of(output("loss"), "loss")?, penalty.transpose()?))
 }
 
 /// Runs a session; outputs by name.
