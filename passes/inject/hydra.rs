@@ -61,7 +61,7 @@ pub(super) const HYDRA: Method = Method {
 /// h = x·a (…, rank) and p (…, heads). Nothing of the size tokens × heads × out is made. Dropout does
 /// not touch what the router reads; all heads share its mask. The balance penalty is
 /// Σ over heads of their mean probability times the fraction of tokens that prefer them, which is constant in the
-/// gradient.
+/// gradient; padding counts as tokens do.
 const FUNCTIONS: &str = r#"
 Hydra (x, w, a, b, router, scale) => (y, h, p) {
   base = MatMul (x, w)

@@ -8,7 +8,7 @@ use graft_ir::{
 use graft_passes::{
     ALL, Context, inject,
     inject::{Config, Init, METHODS, Method, Variant},
-    pipeline, target,
+    meta, pipeline, target,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -244,6 +244,22 @@ pub(crate) fn drawing() -> Vec<Case> {
         takes
     });
     all
+}
+
+/// Gives the first `count` ranks of every trained weight random data, and leaves the others as they were made.
+pub(crate) fn train_ranks(adapted: &mut Graph, form: Form, count: usize) {
+    let before = adapted.clone();
+    train(adapted, form);
+    for v in inject::trainable(adapted) {
+        let axes: Vec<usize> =
+            adapted[v].meta[meta::RANKED].split(',').map(|axis| axis.parse().unwrap()).collect();
+        let (trained, made) = (adapted[v].tensor.clone().unwrap(), before[v].tensor.clone().unwrap());
+        let columns = trained.dims()[1];
+        let counts = |i: usize| axes.iter().all(|axis| [i / columns, i % columns][*axis] < count);
+        let (trained, made) = (trained.to_f64().unwrap(), (made.to_f64().unwrap(), made));
+        let data = (0..trained.len()).map(|i| if counts(i) { trained[i] } else { made.0[i] });
+        adapted[v].tensor = Tensor::from_f64(graft_ir::DType::Float, made.1.dims(), data);
+    }
 }
 
 /// Settings that make a method penalise.

@@ -61,6 +61,29 @@ proptest! {
         }
     }
 
+    /// Whatever a rank that does not count is trained beside, it adds nothing until it is trained itself.
+    #[test]
+    fn a_rank_that_begins_to_count_changes_nothing(form in forms()) {
+        const COUNT: usize = 2;
+        let form = Form { rank: COUNT, ..form };
+        let base = base(form);
+        let growth = "growth=linear,target_rank=3,max_rank=4";
+        let mut adapted = run(&format!("inject{{method=tri,rank=2,alpha=3,{growth},targets=re:.*}}"), &base, None);
+        train_ranks(&mut adapted, form, COUNT);
+        let x = feeds(&base, form);
+        let whole = exact(&adapted, &x).remove(0);
+        let targets: Vec<String> =
+            inject::adapters(&adapted).unwrap().into_iter().map(|adapter| adapter.target).collect();
+        for n in COUNT..=4 {
+            let kept = targets.iter().map(|target| (target.clone(), (0..n).collect())).collect();
+            let (left, files) = inject::compacted(&adapted, &|_| None, &kept).unwrap();
+            prop_assert!(left.iter().all(|a| a.rank == n && (a.alpha - n as f64).abs() < 1e-6), "{left:?}");
+            let spec = format!("inject{{method=tri,rank={n},alpha={n},targets=re:.*}}");
+            let grown = exact(&run(&spec, &base, Some(&files)), &x).remove(0);
+            prop_assert!(apart(&whole, &grown) < 1e-12, "{n} ranks");
+        }
+    }
+
     #[test]
     fn dropout_leaves_the_base_alone_and_is_the_same_again(form in forms()) {
         for case in drawing() {
