@@ -55,10 +55,7 @@ impl<'m> Grafter<'m> {
         let model = b.graph.dtype(x).or(b.graph.dtype(y)).unwrap_or(planned.linear.dtype);
         let own = if model == DType::Double { DType::Double } else { DType::Float };
         let share = if self.draws.is_some() { planned.config.dropout()? } else { 0.0 };
-        let body = match share {
-            0.0 => Body::new(planned.variant.forward()?, own)?,
-            _ => Body::new(&planned.variant.dropped()?, own)?,
-        };
+        let body = Body::of(planned, share > 0.0, own)?;
         let name = adapter_name(&node, linear, self.method.name);
         let bias = node.input(2);
         let keeps = body.keeps_base();
@@ -68,10 +65,7 @@ impl<'m> Grafter<'m> {
         let kept = if keeps { Some(self.base(base.clone(), y, linear, b)?) } else { None };
         let x = self.cast(x, own, linear, b)?;
         operands.push(x);
-        let notes = self.notes(linear, meta::DROPPED);
-        if let Some(draws) = self.draws.as_mut().filter(|_| share > 0.0) {
-            operands.push(draws.dropped(x, share, notes, b)?);
-        }
+        operands.extend(self.dropped(x, share, linear, b)?);
         let kept = kept.map(|v| self.cast(v, own, linear, b)).transpose()?;
         let w = if body.reads_weight() { self.view(&base, own, linear, b)? } else { x };
         operands.push(w);
@@ -101,6 +95,19 @@ impl<'m> Grafter<'m> {
             b.append(Node { name: format!("{name}/bias"), meta: self.notes(linear, meta::BIAS), ..add })?;
         }
         Ok(())
+    }
+
+    /// What the adapter reads besides `x` where a step of training leaves out a `share` of it.
+    fn dropped(
+        &mut self,
+        x: Value,
+        share: f64,
+        linear: &Linear,
+        b: &mut Builder<'_>,
+    ) -> Result<Option<Value>> {
+        let notes = self.notes(linear, meta::DROPPED);
+        let draws = self.draws.as_mut().filter(|_| share > 0.0);
+        draws.map(|draws| draws.dropped(x, share, notes, b)).transpose()
     }
 
     /// Appends the linear as it is, with a fresh result of the type of `y`.
@@ -235,6 +242,11 @@ struct Body {
 }
 
 impl Body {
+    /// The body of the planned adapter, that with dropout or the other.
+    fn of(planned: &Planned<'_>, is_dropped: bool, own: DType) -> Result<Body> {
+        let variant = planned.variant;
+        if is_dropped { Body::new(&variant.dropped()?, own) } else { Body::new(variant.forward()?, own) }
+    }
     /// For an adapter that computes in `own`: constants are of that type.
     fn new(function: &Function, own: DType) -> Result<Body> {
         let mut function = function.clone();

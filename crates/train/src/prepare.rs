@@ -57,20 +57,9 @@ impl Prepared {
 
         let mut settings = config.settings(inject.as_ref());
         settings.extend(fingerprints(base, config, init.as_ref())?);
-        let mut allocator = Allocator::new(&graphs.forward)?;
-        let mut initial = graphs.initial_state()?;
-        initial.extend(allocator.iter().flat_map(Allocator::state));
-        let saved = if config.resume { Some(restore(config, &settings, &initial)?) } else { None };
-        let (progress, mut state, best) = match saved {
-            Some(saved) => (saved.progress, saved.tensors, saved.best),
-            None => (Progress::default(), initial, BTreeMap::new()),
-        };
-        if let Some(allocator) = &mut allocator {
-            allocator.restore(&state)?;
-            allocator.state().keys().for_each(|name| drop(state.remove(name)));
-        }
+        let (allocator, State { progress, settings, tensors, best }) = beginning(config, settings, &graphs)?;
         let options = Options { threads: config.threads, ..Options::default() };
-        let stepper = Stepper::new(&graphs, &state, config.seed, &options)?;
+        let stepper = Stepper::new(&graphs, &tensors, config.seed, &options)?;
         let evaluator = match &config.eval {
             Some(path) => {
                 let rows = read_data(path, &schema, config, observer)?;
@@ -203,6 +192,27 @@ fn fingerprints(base: &Graph, config: &Config, init: Option<&Start>) -> Result<B
         prints.insert("init".into(), print);
     }
     Ok(prints)
+}
+
+/// Where the run begins: at its first step, or where the saved state stands. The state's tensors are those of the training
+/// graph; what the schedule needs is with the schedule.
+fn beginning(
+    config: &Config,
+    settings: BTreeMap<String, String>,
+    graphs: &Graphs,
+) -> Result<(Option<Allocator>, State)> {
+    let mut allocator = Allocator::new(&graphs.forward)?;
+    let mut initial = graphs.initial_state()?;
+    initial.extend(allocator.iter().flat_map(Allocator::state));
+    let mut state = match config.resume {
+        true => restore(config, &settings, &initial)?,
+        false => State { progress: Progress::default(), settings, tensors: initial, best: BTreeMap::new() },
+    };
+    if let Some(allocator) = &mut allocator {
+        allocator.restore(&state.tensors)?;
+        allocator.state().keys().for_each(|name| drop(state.tensors.remove(name)));
+    }
+    Ok((allocator, state))
 }
 
 /// The saved state, if it is that of this run.
