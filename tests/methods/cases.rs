@@ -197,7 +197,7 @@ pub(crate) fn feeds(graph: &Graph, form: Form) -> Vec<Option<Array>> {
     let feed = |(i, &v): (usize, &Value)| {
         let dims: Vec<usize> = graph.shape(v).unwrap().iter().map(size).collect();
         // What is not trained stays what the method made it.
-        let is_frozen = graph.is_param(v) && !graph[v].meta.contains_key(graft_passes::meta::TRAINABLE);
+        let is_frozen = graph.is_param(v) && !graph[v].meta.contains_key(meta::TRAINABLE);
         // The seed and the step of what training draws.
         if graph.dtype(v) == Some(graft_ir::DType::Int64) {
             return Some(Array::int(graft_ir::DType::Int64, dims, vec![form.seed as i64 + i as i64]));
@@ -326,8 +326,8 @@ pub(crate) fn held_fixed(graph: &Graph, feeds: &[Option<Array>]) -> Graph {
 pub(crate) fn anonymise(graph: &mut Graph) {
     for (i, node) in graph.nodes.iter_mut().enumerate() {
         node.name.clear();
-        node.meta.remove(graft_passes::meta::ROLE);
-        node.meta.remove(graft_passes::meta::ORIGINAL);
+        node.meta.remove(meta::ROLE);
+        node.meta.remove(meta::ORIGINAL);
         for (k, v) in node.outputs.iter().flatten().enumerate() {
             graph.values[v.0 as usize].name = format!("v{i}_{k}");
         }
