@@ -189,7 +189,7 @@ fn tri_grows_to_its_target() {
     let total = |i: usize| ranks[i].1.iter().sum::<u64>();
     let linears = ranks[0].1.len() as u64;
     assert_eq!((ranks[0].0, total(0)), (0, 2 * linears));
-    assert!((1..ranks.len()).all(|i| total(i) > total(i - 1) && ranks[i].0 % 2 == 0), "{ranks:?}");
+    assert!((1..ranks.len()).all(|i| total(i) > total(i - 1) && ranks[i].0.is_multiple_of(2)), "{ranks:?}");
     let end = total(ranks.len() - 1);
     assert!((4 * linears..5 * linears).contains(&end), "{ranks:?}");
 
