@@ -129,7 +129,14 @@ mod tests {
     fn run(losses: &[f64], evaluations: &[(u64, f64)]) -> History {
         let step = |(i, &loss): (usize, &f64)| {
             let step = i as u64 + 1;
-            StepMetrics { step, loss, lr: 0.1, grad_norm: 1.0, tokens_per_s: 100.0 * step as f64 }
+            StepMetrics {
+                step,
+                loss,
+                lr: 0.1,
+                grad_norm: 1.0,
+                tokens_per_s: 100.0 * step as f64,
+                penalty: None,
+            }
         };
         let evaluation = |&(step, eval_loss): &(u64, f64)| Evaluation { step, eval_loss, accuracy: None };
         History {
