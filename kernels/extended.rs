@@ -123,8 +123,12 @@ pub(crate) fn rows<'a>(view: &View<'a>) -> Matrix<'a> {
 
 /// An error if the sizes of a call's operands do not fit together.
 pub(crate) fn check(fits: bool) -> Result<()> {
-    let message = "the sizes of activation, weight and adapter do not fit together";
-    if fits { Ok(()) } else { Err(Error::new(Code::TYPES, message)) }
+    if fits { Ok(()) } else { Err(misfit()) }
+}
+
+/// The error for operands whose sizes do not fit together.
+pub(crate) fn misfit() -> Error {
+    Error::new(Code::TYPES, "the sizes of activation, weight and adapter do not fit together")
 }
 
 /// Whether all of `n` operands are `float`, those at `activations` of at least two axes, and those at `weights` matrices.

@@ -2,7 +2,7 @@
 use super::Square;
 use crate::{
     Call, Threads,
-    extended::{check, matrix, rows},
+    extended::{check, matrix, misfit, rows},
     gemm::{Gemm, Matrix},
     math::vectorised,
 };
@@ -20,7 +20,7 @@ impl<'a> Blocks<'a> {
     fn new(call: &Call<'a>, w: usize) -> Result<Blocks<'a>> {
         let (w, d) = (call.input(w)?, call.input(w + 1)?);
         let (&[d_in, d_out], &[blocks, rank, columns]) = (w.dims, d.dims) else {
-            return Err(check(false).unwrap_err());
+            return Err(misfit());
         };
         check(rank > 0 && columns == rank && blocks * rank == d_out && d_in.is_multiple_of(rank))?;
         Ok(Blocks { w: w.elements(), d: d.elements(), d_out, rank })

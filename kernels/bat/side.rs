@@ -3,7 +3,7 @@
 use super::Square;
 use crate::{
     Call, Threads, View,
-    extended::{by_rows, check, fold, matrix, repeat, row, rows},
+    extended::{by_rows, check, fold, matrix, misfit, repeat, row, rows},
     gemm::{Gemm, Matrix},
     math::vectorised,
 };
@@ -19,7 +19,7 @@ struct Diagonal<'a> {
 
 impl<'a> Diagonal<'a> {
     fn new(view: &View<'a>, width: usize) -> Result<Diagonal<'a>> {
-        let &[blocks, rank, columns] = view.dims else { return Err(check(false).unwrap_err()) };
+        let &[blocks, rank, columns] = view.dims else { return Err(misfit()) };
         check(rank > 0 && rank == columns && blocks * rank == width)?;
         Ok(Diagonal { d: view.elements(), rank, width })
     }

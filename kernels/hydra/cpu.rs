@@ -1,7 +1,7 @@
 //! HydraLoRA: projection and router in one product, and for each token the outer product of both in rank space.
 use crate::{
     Call, View, ViewMut,
-    extended::{Extended, by_rows, check, matrix, row, rows},
+    extended::{Extended, by_rows, check, matrix, misfit, row, rows},
     gemm::Matrix,
     math,
 };
@@ -17,7 +17,7 @@ struct Sizes {
 
 /// The heads one below the other, (heads·rank, out).
 fn stacked<'a>(b: &View<'a>) -> Result<(Matrix<'a>, Sizes)> {
-    let &[heads, rank, d_out] = b.dims else { return Err(check(false).unwrap_err()) };
+    let &[heads, rank, d_out] = b.dims else { return Err(misfit()) };
     let sizes = Sizes { heads, rank, width: rank + heads };
     Ok((Matrix::row_major(b.elements(), heads * rank, d_out), sizes))
 }
