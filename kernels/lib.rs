@@ -1,11 +1,12 @@
 //! Kernels: what an op or a function of a graph does, written for speed. A folder holds one family: `mod.rs` its
-//! rows of the table, `cpu.rs` the work on slices, later `*.cu` the same for CUDA.
+//! rows of the table, `cpu.rs` the work on slices, `*.cu` the same for CUDA and `cuda.rs` how to launch that.
 //!
 //! A kernel computes what the op's `eval`, or the function's body, computes; tests hold it to that. Its results have the
 //! same bits for any number of threads. Results are row-major; operands may be strided where the table says so.
 mod bat;
 mod bone;
 mod call;
+pub mod cuda;
 mod dora;
 mod elementwise;
 mod extended;
@@ -13,7 +14,7 @@ mod gather;
 pub mod gemm;
 mod hydra;
 mod layer_norm;
-mod lora;
+pub mod lora;
 mod loss;
 mod math;
 mod matmul;

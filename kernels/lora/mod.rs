@@ -4,6 +4,7 @@
 //! `graft.LoraGrad (dy, x, w, a, b, scale, h) => (dx, da, db)`: with `dh = scale·(dy·bᵀ)`,
 //! `da = xᵀ·dh`, `db = scale·(hᵀ·dy)`, `dx = dy·wᵀ + dh·aᵀ`.
 mod cpu;
+pub mod cuda;
 
 use crate::{
     Kernel, Operands,

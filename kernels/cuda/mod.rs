@@ -1,0 +1,9 @@
+//! CUDA: the sources of the kernels, and launch plans, which say as plain data what to launch. One function for each kernel
+//! makes its plans; the driver, the emulator (`kernels/emulate`) and whatever else runs kernels take them as they are.
+mod plan;
+mod source;
+mod split;
+
+pub use plan::{Argument, Buffer, Dropout, Element, Instance, Launch, Plan, Tile, Traffic};
+pub use source::{FILES, KERNELS, Source, TILES, source_of};
+pub(crate) use split::{Slabs, sum_slabs};

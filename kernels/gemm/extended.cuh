@@ -1,0 +1,154 @@
+//! The product that every linear layer and its adapter are made of:
+//! `c (m, n) = Σ over segments of a (m, k)·b (k, n)`, the sum running on from one segment to the next (K-extension).
+//!
+//! What is particular to a kernel is an operation with these members, of which `Operation` has the plain ones:
+//! `a[]`, `b[]`, `c`; `mask(segment)`, which elements of a count; `between(segment, row, col, sum)`, what becomes of the
+//! sums when a segment ends; `finish(row, col, sum)`, what is stored.
+//!
+//! A block computes one tile of c; threads copy panels of a and b through a ring of `STAGES` stages of shared memory.
+//! grid = (tiles of n, tiles of m, slabs of the sum); a slab stores its part of the sum behind that of the one before.
+#pragma once
+#include "cuda/product.cuh"
+
+namespace graft {
+
+/// The shape of a block's work: a tile of `M_` × `N_` elements in steps of `K_`, by `WARPS_M` × `WARPS_N` warps.
+template <int M_, int N_, int K_, int WARPS_M_, int WARPS_N_, int STAGES_> struct Tile {
+  static constexpr int M = M_, N = N_, K = K_, WARPS_N = WARPS_N_, STAGES = STAGES_;
+  static constexpr int THREADS = 32 * WARPS_M_ * WARPS_N_, WARP_M = M / WARPS_M_, WARP_N = N / WARPS_N_;
+  static_assert(WARP_M % 16 == 0 && WARP_N % 16 == 0 && K % 16 == 0 && STAGES >= 2, "whole fragments");
+};
+
+/// An operation that masks nothing and stores the plain sum. `T` is the element of a and b, `C` that of c.
+template <class T, class C, int SEGMENTS_, Major A, Major B> struct Operation {
+  using Element = T;
+  using Result = C;
+  static constexpr int SEGMENTS = SEGMENTS_;
+  static constexpr Major A_MAJOR = A, B_MAJOR = B;
+
+  Matrix<const T> a[SEGMENTS], b[SEGMENTS];
+  Matrix<C> c;
+
+  __device__ __forceinline__ KeepAll mask(int) const { return {}; }
+  __device__ __forceinline__ float between(int, int, int, float sum) const { return sum; }
+  __device__ __forceinline__ float finish(int, int, float sum) const { return sum; }
+};
+
+/// As many steps in a slab as there are: the sum is not split.
+inline constexpr int ALL_STEPS = 1 << 30;
+
+/// A step of the sum: a segment, and where in it.
+struct Step {
+  int segment, k;
+  bool is_last_of_segment;
+};
+
+/// The ring of panels.
+template <class T, class Op> struct Ring {
+  using E = typename Op::Element;
+  using Left = Panel<E, T::M, T::K, Op::A_MAJOR>;
+  using Right = Panel<E, T::N, T::K, Op::B_MAJOR>;
+  static constexpr int STAGE = Left::ELEMENTS + Right::ELEMENTS, BYTES = T::STAGES * STAGE * sizeof(E);
+
+  E* memory;
+
+  __device__ __forceinline__ Left left(int stage) const { return {memory + stage * STAGE}; }
+  __device__ __forceinline__ Right right(int stage) const { return {memory + stage * STAGE + Left::ELEMENTS}; }
+};
+
+/// How many steps a segment takes.
+template <class T, class Op> __device__ __forceinline__ int steps_of(const Op& op, int segment) {
+  const auto& a = op.a[segment];
+  return ceil_div(Op::A_MAJOR == Major::K ? a.cols : a.rows, T::K);
+}
+
+/// The step with number `t`. Segments are told apart by compile-time indices: an index known at run time only would move
+/// the operation's matrices from registers to local memory.
+template <class T, class Op> __device__ __forceinline__ Step locate(const Op& op, int t) {
+  Step step = {0, 0, false};
+  int before = 0;
+#pragma unroll
+  for (int s = 0; s < Op::SEGMENTS; s++) {
+    const int n = steps_of<T>(op, s);
+    if (t >= before && t < before + n) step = {s, (t - before) * T::K, t == before + n - 1};
+    before += n;
+  }
+  return step;
+}
+
+/// Begins to copy the panels of a step.
+template <class T, class Op>
+__device__ __forceinline__ void load_step(const Op& op, const Ring<T, Op>& ring, int stage, const Step& step, int m, int n) {
+#pragma unroll
+  for (int s = 0; s < Op::SEGMENTS; s++) {
+    if (step.segment != s) continue;
+    ring.left(stage).template load<T::THREADS>(op.a[s], m, step.k);
+    ring.right(stage).template load<T::THREADS>(op.b[s], n, step.k);
+  }
+}
+
+/// An operation's mask in the coordinates of the panel at (`row`, `step`).
+template <class Mask> struct Shifted {
+  static constexpr bool IS_MASK = Mask::IS_MASK;
+  Mask mask;
+  int row, step;
+  __device__ __forceinline__ bool operator()(int i, int k) const { return mask(row + i, step + k); }
+};
+
+/// Stores two neighbours of c, at once where they may be.
+template <class Op, class C>
+__device__ __forceinline__ void store_pair(const Op& op, const Matrix<C>& c, int row, int col, float x, float y) {
+  if (row >= c.rows || col >= c.cols) return;
+  const bool are_two = col + 1 < c.cols;
+  const C first = from_float<C>(op.finish(row, col, x));
+  const C second = are_two ? from_float<C>(op.finish(row, col + 1, y)) : C{};
+  C* to = c.data + row * c.stride + col;
+  if (are_two && reinterpret_cast<u64>(to) % sizeof(Pair<C>) == 0) {
+    *reinterpret_cast<Pair<C>*>(to) = {first, second};
+  } else {
+    to[0] = first;
+    if (are_two) to[1] = second;
+  }
+}
+
+/// One tile of c, and of the sum the steps of slab `blockIdx.z`, of `steps_per_slab` each.
+template <class T, class Op> __device__ __forceinline__ void extended_product(Op op, int steps_per_slab) {
+  const int warp = threadIdx.x / 32, warp_m = warp / T::WARPS_N * T::WARP_M, warp_n = warp % T::WARPS_N * T::WARP_N;
+  const int m = blockIdx.y * T::M, n = blockIdx.x * T::N;
+  int end = 0;
+#pragma unroll
+  for (int s = 0; s < Op::SEGMENTS; s++) end += steps_of<T>(op, s);
+  const int begin = blockIdx.z * steps_per_slab;
+  if (end - begin > steps_per_slab) end = begin + steps_per_slab;
+
+  const Ring<T, Op> ring = {reinterpret_cast<typename Op::Element*>(shared_memory())};
+  Accumulators<T::WARP_M / 16, T::WARP_N / 8> acc;
+  acc.clear();
+  // Every turn commits one group, be it empty, so that the wait below always counts the same.
+  for (int t = begin; t < begin + T::STAGES - 1; t++) {
+    if (t < end) load_step<T>(op, ring, (t - begin) % T::STAGES, locate<T>(op, t), m, n);
+    copy_commit();
+  }
+  for (int t = begin; t < end; t++) {
+    copy_wait<T::STAGES - 2>();
+    // The panels of this step are there for all threads, and no thread reads those of the last step any more.
+    sync_block();
+    const int ahead = t + T::STAGES - 1;
+    if (ahead < end) load_step<T>(op, ring, (ahead - begin) % T::STAGES, locate<T>(op, ahead), m, n);
+    copy_commit();
+
+    const Step step = locate<T>(op, t);
+    const int stage = (t - begin) % T::STAGES;
+    auto mask = op.mask(step.segment);
+    const Shifted<decltype(mask)> keeps = {mask, m, step.k};
+    multiply(acc, ring.left(stage), warp_m, ring.right(stage), warp_n, keeps);
+    if (Op::SEGMENTS > 1 && step.is_last_of_segment) {
+      acc.each([&](int i, int j, float& sum) { sum = op.between(step.segment, m + warp_m + i, n + warp_n + j, sum); });
+    }
+  }
+  Matrix<typename Op::Result> c = op.c;
+  c.data += blockIdx.z * c.rows * c.stride;
+  acc.pairs([&](int i, int j, float x, float y) { store_pair(op, c, m + warp_m + i, n + warp_n + j, x, y); });
+}
+
+}  // namespace graft

@@ -1,0 +1,92 @@
+//! A linear layer with a LoRA adapter: `h = D(x)·a`, `y = x·w + s·(h·b)`, where D is dropout, and its gradient: with
+//! `dh = s·(dy·bᵀ)`, `dx = dy·wᵀ + D(dh·aᵀ)`, `da = D(x)ᵀ·dh`, `db = s·(hᵀ·dy)`.
+//!
+//! x (tokens, in), w (in, out), a (in, rank), b (rank, out); the scale s and the counters of dropout lie in device memory.
+//! The mask of dropout is drawn again wherever it is needed and never stored.
+#include "cuda/instance.cuh"
+#include "cuda/random.cuh"
+#include "lora/rank_grad.cuh"
+
+using namespace graft;
+
+namespace {
+
+/// The mask of dropout on a left operand that is x, or xᵀ.
+template <bool TRANSPOSED> struct DropoutMask {
+  static constexpr bool IS_MASK = true;
+  Dropout dropout;
+  __device__ __forceinline__ bool operator()(int i, int k) const {
+    return TRANSPOSED ? dropout.keeps(k, i) : dropout.keeps(i, k);
+  }
+};
+
+/// h = D(x)·a.
+struct Down : Operation<Element, Element, 1, Major::K, Major::MN> {
+  Dropout dropout;
+  __device__ __forceinline__ DropoutMask<false> mask(int) const { return {dropout}; }
+  __device__ __forceinline__ float finish(int, int, float sum) const { return sum * dropout.scale; }
+};
+
+/// y = s·(h·b) + x·w: the adapter's segment comes first and is scaled when it ends.
+struct Forward : Operation<Element, Element, 2, Major::K, Major::MN> {
+  float scale;
+  __device__ __forceinline__ float between(int segment, int, int, float sum) const { return segment == 0 ? sum * scale : sum; }
+};
+
+/// dx = D(dh·aᵀ) + dy·wᵀ: dropout acts on the sums when the adapter's segment ends.
+struct InputGrad : Operation<Element, Element, 2, Major::K, Major::K> {
+  Dropout dropout;
+  __device__ __forceinline__ float between(int segment, int row, int col, float sum) const {
+    if (segment != 0) return sum;
+    return dropout.keeps(row, col) ? sum * dropout.scale : 0.f;
+  }
+};
+
+/// A slab's part of da = D(x)ᵀ·dh.
+struct DownGrad : Operation<Element, float, 1, Major::MN, Major::MN> {
+  Dropout dropout;
+  __device__ __forceinline__ DropoutMask<true> mask(int) const { return {dropout}; }
+  __device__ __forceinline__ float finish(int, int, float sum) const { return sum * dropout.scale; }
+};
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(RankTile::THREADS)
+lora_down(const Element* x, const Element* a, Element* h, int tokens, int n_in, int rank, const i64* counters, u32 tensor,
+          u32 threshold, float keep_scale) {
+  const Dropout dropout(counters, tensor, n_in, threshold, keep_scale);
+  extended_product<RankTile>(Down{{{{x, tokens, n_in}}, {{a, n_in, rank}}, {h, tokens, rank}}, dropout}, ALL_STEPS);
+}
+
+extern "C" __global__ void __launch_bounds__(MainTile::THREADS)
+lora_forward(const Element* x, const Element* w, const Element* h, const Element* b, Element* y, int tokens, int n_in,
+             int n_out, int rank, const float* scale) {
+  extended_product<MainTile>(
+      Forward{{{{h, tokens, rank}, {x, tokens, n_in}}, {{b, rank, n_out}, {w, n_in, n_out}}, {y, tokens, n_out}}, *scale},
+      ALL_STEPS);
+}
+
+extern "C" __global__ void __launch_bounds__(MainTile::THREADS)
+lora_input_grad(const Element* dy, const Element* w, const Element* dh, const Element* a, Element* dx, int tokens, int n_in,
+                int n_out, int rank, const i64* counters, u32 tensor, u32 threshold, float keep_scale) {
+  const Dropout dropout(counters, tensor, n_in, threshold, keep_scale);
+  extended_product<MainTile>(
+      InputGrad{{{{dh, tokens, rank}, {dy, tokens, n_out}}, {{a, n_in, rank}, {w, n_in, n_out}}, {dx, tokens, n_in}}, dropout},
+      ALL_STEPS);
+}
+
+/// dh, and a slab's part of hᵀ·dy, in one pass over dy.
+extern "C" __global__ void __launch_bounds__(RankGrad<Element, PADDED_RANK>::THREADS)
+lora_rank_grad(const Element* dy, const Element* b, const Element* h, Element* dh, float* db_parts, int tokens, int n_out,
+               int rank, const float* scale, int tiles_per_slab) {
+  rank_grad<Element, PADDED_RANK>({{dy, tokens, n_out}, {b, rank, n_out}, {h, tokens, rank}, {dh, tokens, rank}, {db_parts, rank, n_out},
+                           *scale}, tiles_per_slab);
+}
+
+extern "C" __global__ void __launch_bounds__(RankTile::THREADS)
+lora_down_grad(const Element* x, const Element* dh, float* da_parts, int tokens, int n_in, int rank, const i64* counters,
+               u32 tensor, u32 threshold, float keep_scale, int steps_per_slab) {
+  const Dropout dropout(counters, tensor, n_in, threshold, keep_scale);
+  extended_product<RankTile>(DownGrad{{{{x, tokens, n_in}}, {{dh, tokens, rank}}, {da_parts, n_in, rank}}, dropout},
+                             steps_per_slab);
+}

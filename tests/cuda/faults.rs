@@ -1,0 +1,156 @@
+//! Tests of the tests: faults planted in the kernels, each of which the emulator has to find.
+use crate::{
+    instance, lora,
+    program::{Case, program},
+};
+use graft_emulate::{Edit, Emulator, ORDERS, Sanitizer};
+use graft_kernels::{
+    cuda::{Element, TILES},
+    lora::cuda::Sizes,
+};
+
+/// A fault, what finds it, and words of what is said.
+struct Fault {
+    what: &'static str,
+    edit: Edit,
+    sanitizer: Sanitizer,
+    says: &'static str,
+}
+
+const fn fault(
+    what: &'static str,
+    [file, from, to]: [&'static str; 3],
+    sanitizer: Sanitizer,
+    says: &'static str,
+) -> Fault {
+    Fault { what, edit: Edit { file, from, to }, sanitizer, says }
+}
+
+const PRODUCT: &str = "gemm/extended.cuh";
+const RANK_GRAD: &str = "lora/rank_grad.cuh";
+const BARRIER: &str = "    sync_block();\n    const int ahead";
+
+const FAULTS: &[Fault] = &[
+    fault(
+        "no barrier before a panel is used",
+        [PRODUCT, BARRIER, "    const int ahead"],
+        Sanitizer::None,
+        "not",
+    ),
+    fault(
+        "no barrier before a panel is used",
+        [PRODUCT, BARRIER, "    const int ahead"],
+        Sanitizer::Thread,
+        "data race",
+    ),
+    fault(
+        "a wait for one group of copies too few",
+        [PRODUCT, "copy_wait<T::STAGES - 2>", "copy_wait<T::STAGES - 1>"],
+        Sanitizer::None,
+        "not",
+    ),
+    fault(
+        "a panel overwritten while it is read",
+        [PRODUCT, "(ahead - begin) % T::STAGES", "(t - begin) % T::STAGES"],
+        Sanitizer::Thread,
+        "data race",
+    ),
+    fault(
+        "a store past the last row",
+        [PRODUCT, "row >= c.rows || ", ""],
+        Sanitizer::Address,
+        "heap-buffer-overflow",
+    ),
+    fault("a store past the last row", [PRODUCT, "row >= c.rows || ", ""], Sanitizer::None, "behind the end"),
+    fault(
+        "a load past the last row",
+        ["cuda/panel.cuh", "row < from.rows ? from.cols - col : 0", "from.cols - col"],
+        Sanitizer::Address,
+        "heap-buffer-overflow",
+    ),
+    fault(
+        "no barrier between the tiles of a slab",
+        [RANK_GRAD, "if (tile > 0) sync_block();", ""],
+        Sanitizer::Thread,
+        "data race",
+    ),
+    fault(
+        "a barrier that some threads do not reach",
+        [
+            RANK_GRAD,
+            "    sync_block();\n    if (i + 1",
+            "    if (threadIdx.x < 32) sync_block();\n    if (i + 1",
+        ],
+        Sanitizer::None,
+        "barrier",
+    ),
+    fault(
+        "a warp that has diverged at ldmatrix",
+        [
+            "cuda/product.cuh",
+            "    load_matrices(r, panel.at(i +",
+            "    if (lane != 5) load_matrices(r, panel.at(i +",
+        ],
+        Sanitizer::None,
+        "lanes",
+    ),
+    fault(
+        "rows of a panel in the same banks",
+        ["cuda/panel.cuh", "STRIDE = COLS + CHUNK<T>", "STRIDE = COLS"],
+        Sanitizer::None,
+        "conflicts",
+    ),
+    fault(
+        "the mask of dropout drawn for the wrong elements",
+        ["cuda/random.cuh", "row * width + col) >=", "col * width + row) >="],
+        Sanitizer::None,
+        "not",
+    ),
+    fault(
+        "the adapter not scaled",
+        ["lora/lora.cu", "segment == 0 ? sum * scale : sum", "sum"],
+        Sanitizer::None,
+        "not",
+    ),
+];
+
+/// What is wrong with the first case where something is.
+fn found(emulator: &mut Emulator, cases: &[Case]) -> Option<String> {
+    for case in cases {
+        for order in 0..ORDERS {
+            let outcome = match emulator.run(&case.job, order, 3) {
+                Ok(outcome) => outcome,
+                Err(e) => return Some(e),
+            };
+            if let Err(e) = case.judge(&outcome.results) {
+                return Some(e);
+            }
+            if outcome.statistics.bank_conflicts > 0 {
+                return Some(format!("{} conflicts", outcome.statistics.bank_conflicts));
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn every_planted_fault_is_found() {
+    // Sizes with ragged edges and several steps, with dropout; 2113 tokens are several tiles to a slab.
+    let sizes = [(136, 136, 136, 8), (2113, 17, 9, 16)];
+    let sizes = sizes.map(|(tokens, n_in, n_out, rank)| Sizes { tokens, n_in, n_out, rank });
+    let cases: Vec<Case> =
+        sizes.iter().flat_map(|&s| lora::of_sizes(Element::Bf16, TILES[0], 1, s)).collect();
+    let mut missed = Vec::new();
+    for fault in FAULTS {
+        let instance = instance(Element::Bf16, TILES[0], 16);
+        let Some(program) = program(instance, fault.sanitizer, std::slice::from_ref(&fault.edit)) else {
+            return;
+        };
+        let mut emulator = Emulator::start(&program).expect("the program starts");
+        match found(&mut emulator, &cases) {
+            Some(said) if said.contains(fault.says) => {}
+            said => missed.push(format!("{} ({:?}): {said:?}", fault.what, fault.sanitizer)),
+        }
+    }
+    assert!(missed.is_empty(), "\n{}", missed.join("\n"));
+}

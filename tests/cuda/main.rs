@@ -1,0 +1,65 @@
+//! The CUDA kernels, run from their sources by the emulator: random sizes against the `f64` evaluation of the functions'
+//! bodies, the same bits for every order of threads, no complaint of the address and the thread sanitizer, and faults
+//! that must be found.
+mod convert;
+mod faults;
+mod lora;
+mod program;
+mod reference;
+mod traffic;
+
+use graft_emulate::{Emulator, ORDERS, Sanitizer};
+use graft_kernels::cuda::{Element, Instance, TILES, Tile};
+use program::{Case, program};
+
+const ELEMENTS: [Element; 3] = [Element::Bf16, Element::F16, Element::F32];
+
+/// Random cases of one kernel and one instance: those that every order runs.
+const CASES: u64 = 6;
+
+/// Runs `cases` in all thread orders, judges the first and compares the others with it.
+fn check(instance: Instance, sanitizer: Sanitizer, cases: impl Iterator<Item = Case>) {
+    let Some(program) = program(instance, sanitizer, &[]) else { return };
+    let mut emulator = Emulator::start(&program).expect("the program starts");
+    for case in cases {
+        let first = emulator.run(&case.job, 0, 1).unwrap_or_else(|e| panic!("{}: {e}", case.what));
+        case.judge(&first.results).unwrap_or_else(|e| panic!("{}: {e}", case.what));
+        assert_eq!(first.statistics.bank_conflicts, 0, "{}: rows in the same banks", case.what);
+        let uses_tensor_cores = instance.element != Element::F32;
+        assert_eq!(first.statistics.mma > 0, uses_tensor_cores, "{}: {:?}", case.what, first.statistics);
+        for order in 1..ORDERS {
+            let other = emulator.run(&case.job, order, 7).unwrap_or_else(|e| panic!("{}: {e}", case.what));
+            assert!(other.results == first.results, "{}: other bits in order {order}", case.what);
+        }
+    }
+}
+
+fn instance(element: Element, tile: Tile, rank: usize) -> Instance {
+    Instance { element, tile, rank }
+}
+
+#[test]
+fn kernels_compute_what_their_functions_mean() {
+    for element in ELEMENTS {
+        let of_lora = (0..CASES).flat_map(|seed| lora::cases(element, TILES[0], seed, 16, lora::LARGE));
+        check(instance(element, TILES[0], 16), Sanitizer::None, of_lora);
+    }
+}
+
+#[test]
+fn ranks_and_tiles_make_no_difference_to_the_meaning() {
+    for (tile, rank) in [(TILES[0], 32), (TILES[0], 64), (TILES[1], 16)] {
+        let of_lora = (0..2).flat_map(|seed| lora::cases(Element::Bf16, tile, seed, rank, lora::LARGE));
+        check(instance(Element::Bf16, tile, rank), Sanitizer::None, of_lora);
+    }
+}
+
+#[test]
+fn sanitizers_find_nothing() {
+    for sanitizer in [Sanitizer::Address, Sanitizer::Thread] {
+        for element in [Element::Bf16, Element::F32] {
+            let of_lora = (0..2).flat_map(|seed| lora::cases(element, TILES[0], seed, 16, lora::SMALL));
+            check(instance(element, TILES[0], 16), sanitizer, of_lora);
+        }
+    }
+}
