@@ -46,10 +46,15 @@ impl Case {
     }
 }
 
+#[expect(clippy::print_stderr, reason = "a skipped check says so")]
+fn skip(why: &str) {
+    eprintln!("SKIPPED: {why}");
+}
+
 /// The program for `instance` with these faults; none, and said so, where there is no compiler.
 pub(crate) fn program(instance: Instance, sanitizer: Sanitizer, edits: &[Edit]) -> Option<PathBuf> {
     let Some(compiler) = compiler() else {
-        eprintln!("SKIPPED: no C++ compiler for x86-64 Linux: the CUDA kernels are not emulated");
+        skip("no C++ compiler for x86-64 Linux: the CUDA kernels are not emulated");
         return None;
     };
     let build = Build { edits: edits.to_vec(), ..Build::new(instance, sanitizer) };
