@@ -74,6 +74,23 @@ pub(crate) fn row(matrix: &[f32], i: usize, n: usize) -> &[f32] {
     &matrix[i * n..][..n]
 }
 
+/// `out[i, k] = m[i, k]·v[k]`.
+pub(crate) fn by_columns(m: &[f32], v: &[f32], out: &mut [f32], threads: Threads) {
+    by_rows(out, v.len(), threads, |i, out| {
+        out.iter_mut().zip(row(m, i, v.len())).zip(v).for_each(|((out, m), v)| *out = m * v);
+    });
+}
+
+/// `Σ p[i, k]·q[i, k]` over the rows i, in their order, for each of `n` columns k.
+pub(crate) fn column_dots(p: &[f32], q: &[f32], n: usize) -> Vec<f64> {
+    let mut sums = vec![0.0f64; n];
+    for (p, q) in p.chunks(n.max(1)).zip(q.chunks(n.max(1))) {
+        let products = p.iter().zip(q).map(|(&p, &q)| f64::from(p) * f64::from(q));
+        sums.iter_mut().zip(products).for_each(|(sum, product)| *sum += product);
+    }
+    sums
+}
+
 /// `out[k] = Σ x[j]` over the columns j that agree with k modulo `n`, for each row of `x`, of `width` elements.
 pub(crate) fn fold(x: &[f32], width: usize, n: usize, out: &mut [f32], threads: Threads) {
     by_rows(out, n, threads, |i, out| {

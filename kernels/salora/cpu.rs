@@ -1,7 +1,7 @@
 //! SaLoRA: gates scale the ranks.
 use crate::{
     Call, View, ViewMut,
-    extended::{Extended, by_rows, check, matrix, row, rows},
+    extended::{Extended, by_columns, check, column_dots, matrix, rows},
     math,
 };
 use graft_ir::Result;
@@ -33,15 +33,10 @@ pub(super) fn salora(call: &mut Call<'_>) -> Result<()> {
     gates(gate.elements(), draw.elements(), t, g);
     linear.project(h);
     if let Some(y) = call.wanted(0) {
-        by_rows(q, rank, threads, |i, q| gated(q, row(h, i, rank), g));
+        by_columns(h, g, q, threads);
         linear.forward(q, y.elements());
     }
     Ok(())
-}
-
-/// `out = h∘g`.
-fn gated(out: &mut [f32], h: &[f32], g: &[f32]) {
-    out.iter_mut().zip(h).zip(g).for_each(|((q, h), g)| *q = h * g);
 }
 
 /// The gradients of [`salora`]; work that only unwanted results need is skipped.
@@ -58,7 +53,7 @@ pub(super) fn salora_grad(call: &mut Call<'_>) -> Result<()> {
     let (dq, rest) = call.scratch::<f32>().split_at_mut(n);
     let spare = &mut rest[..n];
     if let Some(db) = db {
-        by_rows(spare, rank, threads, |i, q| gated(q, row(h, i, rank), g));
+        by_columns(h, g, spare, threads);
         linear.db(spare, dy, db);
     }
     if dx.is_none() && da.is_none() && dgate.is_none() {
@@ -68,7 +63,7 @@ pub(super) fn salora_grad(call: &mut Call<'_>) -> Result<()> {
     if let Some(dgate) = dgate {
         gate_gradient(dq, h, t, g, dgate);
     }
-    by_rows(spare, rank, threads, |i, dh| gated(dh, row(dq, i, rank), g));
+    by_columns(dq, g, spare, threads);
     if let Some(da) = da {
         linear.da(spare, da);
     }
@@ -80,12 +75,7 @@ pub(super) fn salora_grad(call: &mut Call<'_>) -> Result<()> {
 
 /// `dgate`, which sums over all tokens in their order.
 fn gate_gradient(dq: &[f32], h: &[f32], t: &[f32], g: &[f32], dgate: &mut [f32]) {
-    let rank = g.len();
-    let mut sums = vec![0.0f64; rank];
-    for (dq, h) in dq.chunks(rank.max(1)).zip(h.chunks(rank.max(1))) {
-        let products = dq.iter().zip(h).map(|(&dq, &h)| f64::from(dq) * f64::from(h));
-        sums.iter_mut().zip(products).for_each(|(sum, product)| *sum += product);
-    }
+    let sums = column_dots(dq, h, g.len());
     for (i, d) in dgate.iter_mut().enumerate() {
         let t = f64::from(t[i]);
         let is_free = g[i] > 0.0 && g[i] < 1.0;

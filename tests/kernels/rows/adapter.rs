@@ -7,6 +7,8 @@ use crate::{
 use graft_ir::{Array, Attr};
 
 pub(super) const ROWS: &[Row] = &[
+    ("graft.AdaLora", adalora),
+    ("graft.AdaLoraGrad", adalora_grad),
     ("graft.BatCol", |d| bat(d, Layout::Col)),
     ("graft.BatColGrad", |d| bat_grad(d, Layout::Col)),
     ("graft.BatLeft", |d| bat(d, Layout::Left)),
@@ -113,6 +115,19 @@ fn tri_grad(d: &mut Draw) -> Case {
     let s = Sizes::draw(d);
     let (forward, kept) = (tri_operands(&s, d), vec![saved(&s, d), saved(&s, d)]);
     backward(&s, forward, kept, s.bound(), d).results(5)
+}
+
+fn adalora(d: &mut Draw) -> Case {
+    let s = Sizes::draw(d);
+    let e = d.floats(&[1, s.rank], -2.0, 2.0);
+    Case::new(s.loose(), with(&s, [e], d)).results(2)
+}
+
+fn adalora_grad(d: &mut Draw) -> Case {
+    let s = Sizes::draw(d);
+    let e = d.floats(&[1, s.rank], -2.0, 2.0);
+    let (forward, h) = (with(&s, [e], d), saved(&s, d));
+    backward(&s, forward, vec![h], s.bound(), d).results(4)
 }
 
 fn salora_operands(s: &Sizes, d: &mut Draw) -> Vec<Array> {
