@@ -1,6 +1,10 @@
 //! Folds adapters into the weights that they adapt.
+mod originals;
 mod strip;
 mod weight;
+
+pub use originals::Originals;
+pub use strip::stripped;
 
 use crate::{
     Context, Linear, Options, Pass,
@@ -27,13 +31,12 @@ fn merge(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Grap
         ((inject::PASS.run)(graph, &inject_options.with("finite", true), ctx)?, graph.clone())
     } else {
         inject_options.expect_only(&[])?;
-        (graph.clone(), strip::stripped(graph)?)
+        (graph.clone(), stripped(graph)?)
     };
     let found = adapters(&adapted)?;
     for merged in merged_weights(&adapted, &found, &out, factor)? {
         weight::replace(&mut out, merged)?;
     }
-    out.sweep();
     (ctx.log)(&format!("merge: {} adapters folded in", found.len()));
     Ok(out)
 }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 ///
 /// # Errors
 /// [`Code::ADAPTER`] where an adapter's nodes are not as `inject` put them.
-pub(super) fn stripped(graph: &Graph) -> Result<Graph> {
+pub fn stripped(graph: &Graph) -> Result<Graph> {
     let mut groups: BTreeMap<(&str, Option<&String>), Vec<usize>> = BTreeMap::new();
     for (i, node) in graph.nodes.iter().enumerate() {
         if let (Some(target), true) = (node.meta.get(meta::TARGET), node.meta.contains_key(meta::METHOD)) {
@@ -37,7 +37,7 @@ pub(super) fn stripped(graph: &Graph) -> Result<Graph> {
     let is_adapter = |v: &Value| graph[*v].meta.contains_key(meta::METHOD);
     out.params.retain(|v| !is_adapter(v));
     out.inputs.retain(|v| !is_adapter(v));
-    out.sweep_functions();
+    out.sweep();
     if out.functions.is_empty() && !out.nodes.iter().any(|n| n.op.starts_with("graft.")) {
         out.opsets.remove("graft");
     }

@@ -74,21 +74,22 @@ pub(super) fn replace(graph: &mut Graph, merged: Merged) -> Result<()> {
     let is_use = |node: &Node| node.output(0).is_some_and(|y| results.contains(&y));
     let uses: Vec<usize> = (0..graph.nodes.len()).filter(|&i| is_use(&graph.nodes[i])).collect();
     let lost = || Error::new(Code::MERGE, format!("linear `{path}` is not found again"));
-    let first = *uses.first().ok_or_else(lost)?;
-    let mut operand = graph.nodes[first].input(1).ok_or_else(lost)?;
-    // The nodes between the weight and the linears, outermost first.
-    let mut chain = Vec::new();
-    let mut is_shared = n_readers(graph, operand) > uses.len();
+    let mut operand = uses.first().and_then(|&i| graph.nodes[i].input(1)).ok_or_else(lost)?;
+    let mut way = Way { readers: uses, operand: 1, chain: Vec::new() };
+    let mut is_shared = n_readers(graph, operand) > way.readers.len();
     while let Some(i) = graph.nodes.iter().position(|n| n.defines().any(|v| v == operand)) {
         if graph.nodes[i].op == "Constant" {
             break;
         }
-        chain.push(i);
+        match is_shared {
+            true => way.chain.push(i),
+            false => (way.readers, way.operand) = (vec![i], 0),
+        }
         operand = graph.nodes[i].input(0).ok_or_else(lost)?;
         is_shared |= n_readers(graph, operand) > 1;
     }
     if is_shared {
-        return give_own(graph, &uses, &chain, &path, tensor);
+        return give_own(graph, &way, &path, tensor);
     }
     let constant = graph.nodes.iter_mut().find(|n| n.output(0) == Some(operand));
     match constant {
@@ -103,21 +104,31 @@ fn n_readers(graph: &Graph, v: Value) -> usize {
     graph.nodes.iter().flat_map(Node::reads).chain(graph.outputs.iter().copied()).filter(|&r| r == v).count()
 }
 
-/// Gives the linears at `uses`, in order, a weight of their own, behind copies of the nodes in `chain`.
-fn give_own(graph: &mut Graph, uses: &[usize], chain: &[usize], path: &str, tensor: Tensor) -> Result<()> {
-    let first = uses.first().copied().unwrap_or(0);
+/// The way from a weight that others read too to the linears.
+struct Way {
+    /// The nodes that read the first shared value, in order: linears, or what stands before them and is theirs alone.
+    readers: Vec<usize>,
+    /// Which operand of theirs that is.
+    operand: usize,
+    /// The nodes that make that value of the weight, outermost first: they stay for the others.
+    chain: Vec<usize>,
+}
+
+/// Gives the readers a weight of their own, behind copies of the nodes that others need too.
+fn give_own(graph: &mut Graph, way: &Way, path: &str, tensor: Tensor) -> Result<()> {
+    let first = way.readers.first().copied().unwrap_or(0);
     let mut b = Builder::new(graph);
     let mut rest = b.graph.nodes.split_off(first);
     let name = b.fresh(&format!("{path}.weight"));
     let mut operand = b.graph.add_param(name, tensor);
     b.scope(format!("{path}."));
-    for &i in chain.iter().rev() {
+    for &i in way.chain.iter().rev() {
         let mut node = Node { outputs: Vec::new(), origin: None, ..b.graph.nodes[i].clone() };
         node.inputs[0] = Some(operand);
         operand = b.push("weight", node)?;
     }
-    for i in uses {
-        rest[i - first].inputs[1] = Some(operand);
+    for i in &way.readers {
+        rest[i - first].inputs[way.operand] = Some(operand);
     }
     graph.nodes.append(&mut rest);
     Ok(())

@@ -8,7 +8,7 @@ use graft_ir::{
     parse,
     text::{PrintOptions, print},
 };
-use graft_passes::{inject, inject::METHODS, target};
+use graft_passes::{inject, inject::METHODS, merge, target};
 use graft_tests::formula;
 use proptest::prelude::*;
 
@@ -165,6 +165,9 @@ proptest! {
             let files = inject::file_tensors(&adapted, &|_| Ok(None)).unwrap();
             let spec = format!("merge{{{}}}", case.options(form));
             prop_assert_eq!(whole_text(&run(&spec, &base, Some(&files))), whole_text(&merged), "{}", case.label());
+
+            let restored = merge::Originals::of(&base, &merged).put_back(&merged).unwrap();
+            prop_assert_eq!(whole_text(&restored), whole_text(&run("", &base, None)), "{}: unmerged", case.label());
         }
     }
 

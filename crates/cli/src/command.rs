@@ -43,5 +43,6 @@ commands! {
     run Run;
     targets Targets;
     train Train;
+    unmerge Unmerge;
     verify Verify;
 }

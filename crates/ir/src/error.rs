@@ -70,6 +70,7 @@ codes! {
     FROZEN "G0308" Invalid "No trainable weight reaches the loss, so there is nothing to train.";
     NON_FINITE "G0309" Invalid "A weight that is to be trained or merged holds NaN or infinite values.";
     SETTING "G0310" Unsupported "A setting of the adapter method asks for something that is not supported yet.";
+    ORIGINALS "G0311" Invalid "The original weights that a merge kept are damaged, or are those of another merged model.";
 
     ADAPTER "G0401" Invalid "The adapter's files are damaged or incomplete, or its configuration is not understood.";
     ADAPTER_FIT "G0402" Unmatched "The adapter does not fit the model wholly: missing, unexpected or misshapen tensors are listed.";

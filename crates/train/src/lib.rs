@@ -18,6 +18,7 @@ mod interrupt;
 mod metrics;
 mod observer;
 mod order;
+pub mod originals;
 mod outputs;
 mod prepare;
 pub mod routing;

@@ -14,7 +14,7 @@ use crate::{
 use graft_ir::{Code, Error, Graph, Result, Tensor};
 use graft_passes::Options;
 use graft_train::{
-    Init, routing,
+    Init, originals, routing,
     trained::{self, Trained},
 };
 use std::path::{Path, PathBuf};
@@ -33,6 +33,9 @@ pub(crate) struct Args {
     no_head: bool,
     #[command(flatten)]
     output: Output,
+    /// Keep the weights as they were in this safetensors file, from which `graft unmerge` puts them back byte for byte
+    #[arg(long, value_name = "FILE")]
+    keep_original: Option<PathBuf>,
     /// Compare the merged model with the adapted one on random inputs
     #[arg(long)]
     verify: bool,
@@ -57,7 +60,7 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self, ui: &mut Ui) -> Result<()> {
-        self.output.check()?;
+        self.check()?;
         let model = model::load(&self.model, ui)?;
         let adapters: Vec<(&Path, f64)> = self.adapter.iter().map(|text| parse(text)).collect::<Result<_>>()?;
         let is_whole = adapters.len() < 2 && adapters.iter().all(|(_, weight)| *weight == 1.0);
@@ -73,7 +76,29 @@ impl Args {
         if self.verify {
             self.compare(&adapted, &merged, ui)?;
         }
+        if let Some(path) = &self.keep_original {
+            self.keep(&model.graph, &merged, path, ui)?;
+        }
         self.output.write(&merged, &model, ui)
+    }
+
+    /// Refuses places that are taken, before any work is done for them.
+    fn check(&self) -> Result<()> {
+        self.output.check()?;
+        let Some(path) = &self.keep_original else { return Ok(()) };
+        if *path == self.output.output {
+            return Err(usage("-o and --keep-original name the same file"));
+        }
+        graft_onnx::check_target(path, self.output.force)
+    }
+
+    /// Writes what `merged` does not have of the model without adapters.
+    fn keep(&self, model: &Graph, merged: &Graph, path: &Path, ui: &Ui) -> Result<()> {
+        let is_bare = !self.adapter.is_empty();
+        let base = if is_bare { model.clone() } else { graft_passes::merge::stripped(model)? };
+        originals::keep(&base, merged, path)?;
+        ui.say(&format!("kept the original weights in {}", path.display()));
+        Ok(())
     }
 
     /// The model with the adapters beside its weights (where it is to be compared) and folded into them.

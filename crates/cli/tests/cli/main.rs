@@ -10,4 +10,5 @@ mod reading;
 mod refusals;
 mod sandbox;
 mod streams;
+mod unmerge;
 mod writing;

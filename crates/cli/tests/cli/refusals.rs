@@ -43,6 +43,7 @@ fn models_that_are_none() {
         "train {} --data data.jsonl --loss cross-entropy --out out",
         "compare {} --data data.jsonl --loss cross-entropy --out out",
         "merge {} --adapter adapter -o out.onnx",
+        "unmerge {} --original kept.safetensors -o out.onnx",
         "run {} --inputs in.npz -o out.npz",
         "verify {} tiny.onnx",
         "verify tiny.onnx {}",
