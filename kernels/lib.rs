@@ -4,6 +4,7 @@
 //! A kernel computes what the op's `eval`, or the function's body, computes; tests hold it to that. Its results have the
 //! same bits for any number of threads. Results are row-major; operands may be strided where the table says so.
 mod adalora;
+mod attention;
 mod bat;
 mod bone;
 mod call;
@@ -121,6 +122,7 @@ impl Kernel {
 /// The table, by family.
 pub const FAMILIES: &[&[Kernel]] = &[
     adalora::KERNELS,
+    attention::KERNELS,
     bat::KERNELS,
     bone::KERNELS,
     dora::KERNELS,

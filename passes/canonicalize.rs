@@ -1,8 +1,9 @@
 //! Brings a graph into the form that the other passes and the kernels know, whatever exporter wrote it.
 //!
 //! Where before and after can be written down, they are a pair in `canonicalize.onnxtxt`. What a pair cannot say is
-//! code: which operand is constant (`operands`), a `Gemm` with its four attributes (`gemm`), and ops whose form depends
-//! on which operands they have, as those of ONNX Runtime do (`expand`).
+//! code: which operand is constant (`operands`), a `Gemm` with its four attributes (`gemm`), ops whose form depends on which
+//! operands they have, as those of ONNX Runtime do (`expand`), and attention, which every exporter writes in its own way.
+mod attention;
 pub(crate) mod expand;
 mod forward;
 mod gemm;
@@ -17,7 +18,7 @@ use graft_ir::{Function, Graph, Node, Result, Value, library, parse_functions};
 /// Takes no options.
 pub const PASS: Pass = Pass {
     name: "canonicalize",
-    about: "raises decomposed norms, Gelu and rotations to calls, and turns every linear into MatMul (x, w) and Add",
+    about: "raises decomposed norms, Gelu, rotations and attention to calls, and turns every linear into MatMul (x, w) and Add",
     run: canonicalize,
 };
 
@@ -33,7 +34,7 @@ fn canonicalize(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Resu
     for pair in parse_functions(PAIRS)?.chunks_exact(2) {
         graph = replace(&graph, &pair[0], &pair[1], ctx)?;
     }
-    Ok(graph)
+    attention::raise(&graph, ctx)
 }
 
 /// Replaces `before` by `after` wherever [`fits`] lets it.

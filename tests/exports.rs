@@ -4,7 +4,7 @@ use graft_adapter::{Adapter, Config as AdapterConfig, Targets};
 use graft_exec::{Options as Machine, Session};
 use graft_ir::{Graph, Tensor, random};
 use graft_onnx::Model;
-use graft_passes::{Options, Selector, target};
+use graft_passes::{ALL, Context, Options, Selector, pipeline, target};
 use graft_train::{
     Config, Duration, Init, METRICS_FILE, Order, Silent, run,
     trained::{self, Trained},
@@ -153,6 +153,25 @@ fn all_linear_is_what_peft_adapts() {
         let again = if export.kind == "albert" { 12 } else { 0 };
         let count = theirs.len() + 1 + again;
         assert_eq!((others, linears.len()), (vec![head], count), "{}", export.name());
+    }
+}
+
+#[test]
+fn every_attention_is_raised() {
+    for export in Export::all() {
+        let mut ctx =
+            Context { log: &mut |_| {}, has_kernel: &graft_kernels::supports, adapter: None, seed: 0 };
+        let stages = pipeline::parse("canonicalize").expect("it is a pass");
+        let model = export.model();
+        let graph = pipeline::run(ALL, &stages, &model.graph, &mut ctx, &mut |_| {}).expect("it runs");
+        let count = |op: &str| graph.nodes.iter().filter(|n| n.op == op).count();
+        let found = [count("graft.Attention"), count("graft.GroupedAttention"), count("Softmax")];
+        let expected = match export.kind {
+            "llama" => [0, 2, 0],
+            "albert" => [3, 0, 0],
+            _ => [2, 0, 0],
+        };
+        assert_eq!(found, expected, "{}", export.name());
     }
 }
 

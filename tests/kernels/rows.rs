@@ -1,5 +1,6 @@
 //! Generators: for each kernel's name how a case of it is drawn.
 mod adapter;
+mod attention;
 mod elementwise;
 mod index;
 mod loss;
@@ -18,6 +19,7 @@ pub(crate) type Row = (&'static str, fn(&mut Draw) -> Case);
 
 const FAMILIES: &[&[Row]] = &[
     adapter::ROWS,
+    attention::ROWS,
     elementwise::ROWS,
     index::ROWS,
     loss::ROWS,

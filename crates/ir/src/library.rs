@@ -8,6 +8,7 @@ use std::{
 /// The texts, one for each family.
 const TEXTS: &[&str] = &[
     include_str!("library/activation.onnxtxt"),
+    include_str!("library/attention.onnxtxt"),
     include_str!("library/gather.onnxtxt"),
     include_str!("library/loss.onnxtxt"),
     include_str!("library/norm.onnxtxt"),

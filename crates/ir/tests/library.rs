@@ -9,6 +9,11 @@ const OPSETS: &[i64] = &[14, 17, 18, 20, 21];
 const CALLS: &[&str] = &[
     "(float[2, 3] p, float[2, 3] g, float[2, 3] m, float[2, 3] v, float lr, int64 step) => (p2, m2, v2) {
        p2, m2, v2 = graft.AdamW <weight_decay = 0.1> (p, g, m, v, lr, step) }",
+    "(float[1, 2, 3, 4] q, float[1, 2, 5, 4] k, float[1, 2, 5, 2] v, float[3, 5] bias) => (y, lse) {
+       y, lse = graft.Attention <scale = 0.5> (q, k, v, bias) }",
+    "(float[1, 2, 3, 2] dy, float[1, 2, 3, 4] q, float[1, 2, 5, 4] k, float[1, 2, 5, 2] v, float[3, 5] bias,
+       float[1, 2, 3, 1] lse) => (dq, dk, dv, dbias) {
+       dq, dk, dv, dbias = graft.AttentionGrad <scale = 0.5> (dy, q, k, v, bias, lse) }",
     "(float dloss, float[4, 3] logits) => (dlogits) { labels = Constant <value = int64[4] {0, 2, -100, 1}> ()
        dlogits = graft.CrossEntropyGrad (dloss, logits, labels) }",
     "(float[4] share, float[4, 3] logits) => (dlogits) { labels = Constant <value = int64[4] {0, 2, 1, 1}> ()
@@ -26,6 +31,11 @@ const CALLS: &[&str] = &[
     "(float[2, 3] dy, float[2, 3] x) => (dx) { dx = graft.GeluGrad (dy, x) }",
     "(float[2, 3] x) => (y) { y = graft.GeluTanh (x) }",
     "(float[2, 3] dy, float[2, 3] x) => (dx) { dx = graft.GeluTanhGrad (dy, x) }",
+    "(float[1, 4, 3, 4] q, float[1, 2, 5, 4] k, float[1, 2, 5, 2] v, float bias) => (y, lse) {
+       y, lse = graft.GroupedAttention <scale = 0.5, times = [2], heads = [4]> (q, k, v, bias) }",
+    "(float[1, 4, 3, 2] dy, float[1, 4, 3, 4] q, float[1, 2, 5, 4] k, float[1, 2, 5, 2] v, float bias,
+       float[1, 4, 3, 1] lse) => (dq, dk, dv, dbias) {
+       dq, dk, dv, dbias = graft.GroupedAttentionGrad <scale = 0.5, times = [2], heads = [4]> (dy, q, k, v, bias, lse) }",
     "(float[2, 3] p, float[2, 3] g, float[2, 3] m, float[2, 3] s) => (i, m2, s2) {
        i, m2, s2 = graft.Importance (p, g, m, s) }",
     "(float[2, 2, 3] x, float[3] scale, float[3] bias) => (y, mean, inv_std) {
@@ -35,6 +45,8 @@ const CALLS: &[&str] = &[
     "(float[3, 4] m, float[3] mask) => (square) { square = graft.OrthogonalGap (m, mask) }",
     "(float[3, 4] m, float[3] mask) => (norm) { norm = graft.OrthogonalNorm (m, mask) }",
     "(float[2, 4, 3] x) => (y) { shape = Constant <value = int64[2] {1, 3}> () y = graft.ReduceTo (x, shape) }",
+    "(float[2, 2, 3, 4] x) => (y) { y = graft.RepeatHeads <times = [2], heads = [4]> (x) }",
+    "(float[2, 4, 3, 4] dy, float[2, 2, 3, 4] x) => (dx) { dx = graft.RepeatHeadsGrad <times = [2]> (dy, x) }",
     "(float[2, 2, 3] x, float[3] scale) => (y, inv_rms) { y, inv_rms = graft.RmsNorm (x, scale) }",
     "(float[2, 2, 3] dy, float[2, 2, 3] x, float[3] scale, float[2, 2, 1] inv_rms) => (dx, dscale) {
        dx, dscale = graft.RmsNormGrad (dy, x, scale, inv_rms) }",
