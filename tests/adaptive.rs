@@ -260,6 +260,17 @@ fn adalora_leaves_out_ranks_until_the_target() {
         .map(|(_, e)| e.to_f64().expect("floats").iter().filter(|x| **x != 0.0).count())
         .sum();
     assert_eq!(kept as u64, end, "the singular values of the others are 0");
+
+    // PEFT is told of this training, and of the next one where that goes on from here.
+    assert_eq!(saved.config.keys["total_step"], 20);
+    let mut next =
+        Config { init: Some(config.out.clone()), inject: Some(Options::default()), ..config.clone() };
+    (next.out, next.duration) = (dir.path().join("next"), Duration::Steps(9));
+    run(&base, &next, &mut Silent).expect("it runs");
+    assert_eq!(graft_adapter::load(&next.out).expect("the adapter").config.keys["total_step"], 9);
+    let short = Config { duration: Duration::Steps(6), out: dir.path().join("short"), ..config };
+    let error = run(&base, &short, &mut Silent).expect_err("no step is left to choose ranks in");
+    assert_eq!(error.code, Code::METHOD, "{error}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! that matter most to the loss. <https://arxiv.org/abs/2303.10512>
 use super::{
     Config, FileForm, Init, Method, Parts, Peft, Setting, Variant, Weight, importance,
-    method::{DROPOUT, RANK},
+    method::{DROPOUT, RANK, STEPS},
 };
 use crate::target::Linear;
 use graft_ir::Result;
@@ -20,8 +20,8 @@ pub(super) const ADALORA: Method = Method {
         Setting { name: "interval", about: "steps between two choices of ranks", default: "1" },
         Setting {
             name: "total_step",
-            about: "steps that the file tells PEFT of, which asks for them",
-            default: "1000000",
+            about: "steps that the file tells PEFT of, which asks for them; by default those of the training",
+            default: STEPS,
         },
         Setting {
             name: "reg",

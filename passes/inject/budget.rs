@@ -25,6 +25,22 @@ pub fn size(graph: &Graph, options: &Options) -> Result<Size> {
     Ok(Size { rank: rank as usize, parameters: plan::parameters(&plan) })
 }
 
+/// Whether the ranks of the adapters come and go in the course of a training: what counts as their size then is the widest
+/// that they can be.
+///
+/// # Errors
+/// As the pass `inject`'s.
+pub fn adapts(graph: &Graph, options: &Options) -> Result<bool> {
+    let method = Method::named(&options.get_or("method", "lora".to_string())?)?;
+    let linears = target::targets(graph)?;
+    for planned in plan::plan(method, &linears, options, None)? {
+        if (method.schedule)(&planned.config)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The rank that brings the adapters nearest to `budget` trainable parameters; of two that are equally near, the
 /// smaller. A rank that does not suit one of the linears, as most do not for Bat, is passed over.
 ///

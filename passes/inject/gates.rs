@@ -2,6 +2,10 @@
 //! number of open gates is not the budget, and of the gates that are left, the least likely to be open are closed for
 //! good when there are more than the budget. The multiplier alone drives all gates to one probability, at which as many
 //! may be open as none. At the end, those go that are closed where nothing is drawn.
+//!
+//! The multiplier's ascent, the budget's ramp and the cut at the end are the paper's, as far as its survey tells them;
+//! closing gates for good on the way is not: it makes the budget one that is kept, and not approached, at the price
+//! that a gate which is closed early cannot come back.
 use super::{
     Config, Schedule,
     schedule::{Control, Course, Ranks},

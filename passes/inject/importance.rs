@@ -37,6 +37,15 @@ impl Rule {
         Ok(Rule { rank, target: target.min(rank), tinit, tfinal, interval })
     }
 
+    /// Refuses a training that ends before ranks are chosen.
+    fn check(&self, course: &Course<'_>) -> Result<()> {
+        if self.tinit.saturating_add(self.tfinal) < course.total {
+            return Ok(());
+        }
+        let why = format!("and `tfinal` leave none of {} steps to choose ranks in", course.total);
+        Err(course.config.bad("tinit", &why))
+    }
+
     /// The ranks that are left after `step`, of `all` in `linears`, and whether they are chosen then.
     fn budget(&self, step: u64, total: u64, all: usize, linears: usize) -> (usize, bool) {
         let target = self.target * linears;
@@ -63,6 +72,7 @@ fn start(_: &Course<'_>, widths: &[usize]) -> Result<Control> {
 fn decide(course: &Course<'_>, control: &Control, statistics: &[Vec<f64>]) -> Result<Control> {
     let mut next = Control { zeroes_now: false, ..control.clone() };
     let rule = Rule::new(course.config)?;
+    rule.check(course)?;
     let mut scores: Vec<f64> = statistics.iter().flatten().copied().collect();
     let linears = control.layers.len();
     let (budget, chooses) = rule.budget(course.step, course.total, scores.len(), linears);
@@ -122,6 +132,17 @@ mod tests {
         assert_eq!(last.layers[1].active, [false, true, false, false]);
         let after = decide(&at(81), &last, &scores).unwrap();
         assert_eq!((&after.layers, after.zeroes_now), (&last.layers, true));
+    }
+
+    #[test]
+    fn a_training_without_a_step_to_choose_in_is_refused() {
+        let config = config(TIMED);
+        let at = |total| Course { config: &config, step: 1, total, lr: 0.0 };
+        let control = start(&at(31), &[4]).unwrap();
+        let scores = [vec![0.1, 0.2, 0.3, 0.4]];
+        assert!(decide(&at(31), &control, &scores).is_ok());
+        let error = decide(&at(30), &control, &scores).unwrap_err();
+        assert!(error.message.contains("`tinit`: `10` and `tfinal` leave none of 30 steps"), "{error}");
     }
 
     #[test]

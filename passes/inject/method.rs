@@ -88,6 +88,9 @@ pub struct Setting {
 /// The default of a setting whose value is the adapter's rank where none is given.
 pub(super) const RANK: &str = "rank";
 
+/// The default of a setting whose value is the number of steps of the training where none is given.
+pub(super) const STEPS: &str = "steps";
+
 /// The setting of methods that take dropout.
 pub(super) const DROPOUT: Setting = Setting {
     name: "dropout",

@@ -1,5 +1,8 @@
 //! How methods are told in PEFT's `adapter_config.json`: the mapping of its keys to our methods and settings.
-use super::{Config, METHODS, Method, Variant, method::RANK};
+use super::{
+    Config, METHODS, Method, Variant,
+    method::{RANK, STEPS},
+};
 use graft_ir::{Code, Error, Result, error::nearest};
 use serde_json::{Map, Value as Json};
 
@@ -56,6 +59,9 @@ fn same(given: &Json, text: &str) -> bool {
     }
 }
 
+/// What stands for the steps of a training that is not known: PEFT asks for a number, which no schedule of ours reads.
+const UNKNOWN_STEPS: u64 = 1_000_000;
+
 /// Reads what `peft_type` and the keys of a configuration stand for; keys that all methods share are not among them.
 ///
 /// # Errors
@@ -74,7 +80,9 @@ fn told(method: &Method, variant: &Variant, keys: &Map<String, Json>) -> Told {
     let example =
         variant.example.iter().filter(|(key, _)| !variant.peft.settings.iter().any(|s| s.1 == *key));
     let fixed = example.map(|&(key, value)| (key, value.to_string()));
-    let held = variant.peft.settings.iter().filter_map(|&(key, setting)| {
+    // How long the training was that made the file says nothing of the adapter.
+    let lasting = |setting: &str| method.settings.iter().any(|s| s.name == setting && s.default == STEPS);
+    let held = variant.peft.settings.iter().filter(|row| !lasting(row.1)).filter_map(|&(key, setting)| {
         let value = keys.get(key).filter(|v| !v.is_null())?;
         Some((setting, value.as_str().map_or_else(|| short(value).to_string(), String::from)))
     });
@@ -107,11 +115,21 @@ pub fn write(method: &Method, config: &Config) -> Result<(&'static str, Map<Stri
     let tells = peft.tells.iter().filter_map(|(key, values)| Some((key.to_string(), json(values.first()?))));
     let value = |setting: &str| match config.text(setting) {
         RANK => Json::from(config.rank),
+        STEPS => Json::from(UNKNOWN_STEPS),
         text => json(text),
     };
     let settings = peft.settings.iter().map(|(key, setting)| (key.to_string(), value(setting)));
     let none = || Error::new(Code::ADAPTER_FEATURE, format!("`{}` cannot be written to files", method.name));
     Ok((peft.types.first().ok_or_else(none)?, tells.chain(settings).collect()))
+}
+
+/// The keys that hold how many steps the training has, where no setting says it.
+///
+/// # Errors
+/// As [`Method::variant`]'s.
+pub fn steps_keys(method: &Method, config: &Config) -> Result<Vec<&'static str>> {
+    let settings = method.variant(config)?.peft.settings.iter();
+    Ok(settings.filter(|(_, setting)| config.text(setting) == STEPS).map(|(key, _)| *key).collect())
 }
 
 /// Whether adapter files tell the value of a setting; the others are for one training only.

@@ -142,7 +142,7 @@ mod tests {
         History {
             steps: losses.iter().enumerate().map(step).collect(),
             evaluations: evaluations.iter().map(evaluation).collect(),
-            ranks: Vec::new(),
+            ..History::default()
         }
     }
 

@@ -8,6 +8,7 @@ mod text;
 pub use text::Text;
 
 use graft_ir::{Code, DType, Error, Result, Tensor, Type, error::nearest};
+use serde_json::Value;
 use std::{collections::BTreeMap, path::Path};
 
 /// What a training graph wants to be fed with.
@@ -63,6 +64,27 @@ pub(crate) fn sentences(path: &Path, field: &str) -> Result<Vec<String>> {
     let place = |e: Error| e.at(path.display().to_string());
     let rows = jsonl::read(path).map_err(place)?;
     rows.iter().map(|row| text::sentence(row, field).map(String::from)).collect::<Result<_>>().map_err(place)
+}
+
+/// The field that names the domain of a row.
+const DOMAIN: &str = "domain";
+
+/// The domain of each row of a JSONL file: its field `domain`, else its label, where all rows have one that names a group;
+/// empty where they do not.
+pub(crate) fn domains(path: &Path, label: &str) -> Result<Vec<String>> {
+    if !matches!(path.extension().and_then(|e| e.to_str()), Some("jsonl" | "json" | "ndjson")) {
+        return Ok(Vec::new());
+    }
+    let rows = jsonl::read(path).map_err(|e| e.at(path.display().to_string()))?;
+    let group = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(n) if n.is_i64() => Some(n.to_string()),
+        _ => None,
+    };
+    let named =
+        |field: &str| rows.iter().map(|row| group(row.fields.get(field)?)).collect::<Option<Vec<_>>>();
+    let labelled = || Some(named(label)?.into_iter().map(|group| format!("{label} {group}")).collect());
+    Ok(named(DOMAIN).or_else(labelled).unwrap_or_default())
 }
 
 impl Dataset {

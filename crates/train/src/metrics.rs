@@ -1,4 +1,5 @@
 //! `metrics.jsonl`: one object for each step and each evaluation, and what is read back from it.
+use crate::routing::Routing;
 use graft_ir::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -56,6 +57,17 @@ pub(crate) struct RankMetrics {
     pub(crate) ranks: BTreeMap<String, usize>,
 }
 
+/// What the routers of a HydraLoRA do at the end of a run, on the rows of one domain.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct RoutingMetrics {
+    /// The last step.
+    pub(crate) step: u64,
+    /// The rows that the mean is over.
+    pub(crate) domain: String,
+    /// The mean probability of each head, by module path.
+    pub(crate) routing: Routing,
+}
+
 /// A line of the file.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -63,6 +75,7 @@ pub(crate) enum Line {
     Step(StepMetrics),
     Evaluation(Evaluation),
     Ranks(RankMetrics),
+    Routing(RoutingMetrics),
 }
 
 impl Line {
@@ -71,6 +84,7 @@ impl Line {
             Line::Step(m) => m.step,
             Line::Evaluation(e) => e.step,
             Line::Ranks(r) => r.step,
+            Line::Routing(r) => r.step,
         }
     }
 }

@@ -60,9 +60,24 @@ impl Outputs {
         Ok(Outputs { config, manifest })
     }
 
-    /// Linears that carry an adapter; `None` where the head alone is trained.
+    /// The same for a training of so many steps, in whose files these stand.
+    pub(crate) fn lasting(mut self, forward: &Graph, steps: u64) -> Result<Outputs> {
+        if let (Some(config), Some(adapter)) = (&mut self.config, adapters(forward)?.first()) {
+            for key in peft::steps_keys(Method::named(&adapter.method)?, &adapter.config()?)? {
+                config.keys.insert(key.into(), steps.into());
+            }
+        }
+        Ok(self)
+    }
+
+    /// Modules that carry an adapter; `None` where the head alone is trained.
     pub(crate) fn adapted(&self) -> Option<usize> {
         self.config.as_ref().map(|_| self.manifest.coverage.adapted)
+    }
+
+    /// Whether this linear is one of a module that carries an adapter.
+    pub(crate) fn is_adapted(&self, linear: &Linear) -> bool {
+        self.config.is_some() && self.manifest.modules.iter().any(|module| module.path == linear.path)
     }
 
     /// What was trained, with these `weights` by name in `forward`.

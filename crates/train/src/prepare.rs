@@ -19,6 +19,7 @@ use crate::{
 use graft_adapter::HEAD_FILE;
 use graft_exec::Options;
 use graft_ir::{Code, Error, Graph, Result, Tensor};
+use graft_passes::targets;
 use std::{collections::BTreeMap, path::Path};
 
 /// A run, ready for its next step.
@@ -69,6 +70,7 @@ impl Prepared {
         };
         let stream = Stream::new(config.order, data.lengths(), config.batch, config.seed, progress.batches);
         let schedule = Schedule::new(config.lr, config.schedule, config.warmup, total_steps(config, &stream));
+        let outputs = outputs.lasting(&graphs.forward, schedule.total)?;
         let run = Prepared {
             graphs,
             outputs,
@@ -84,7 +86,7 @@ impl Prepared {
         };
         run.check_dump(config)?;
         run.rehearse_exports(base, config)?;
-        run.announce(base, config, observer);
+        run.announce(base, config, observer)?;
         Ok(run)
     }
 
@@ -107,7 +109,7 @@ impl Prepared {
     }
 
     /// The first lines: targets, trainable parameters, memory, device.
-    fn announce(&self, base: &Graph, config: &Config, observer: &mut dyn Observer) {
+    fn announce(&self, base: &Graph, config: &Config, observer: &mut dyn Observer) -> Result<()> {
         let elements = |t: &Tensor| t.len() as u64;
         let trainable: u64 = self
             .graphs
@@ -118,10 +120,7 @@ impl Prepared {
             .sum();
         let frozen: u64 = base.params.iter().filter_map(|&v| base[v].tensor.as_ref()).map(elements).sum();
         let share = 100.0 * trainable as f64 / (trainable + frozen).max(1) as f64;
-        observer.note(&match self.outputs.adapted() {
-            Some(n) => format!("targets: {n} linear nodes carry an adapter"),
-            None => "targets: none, the head alone is trained".into(),
-        });
+        observer.note(&self.carriers(base)?);
         observer.note(&format!("trainable: {trainable} parameters, {share:.2} % of {}", trainable + frozen));
         let longest = self.data.lengths().iter().copied().max().unwrap_or(1);
         let graph = self.graphs.accumulate.as_ref().unwrap_or(&self.graphs.update);
@@ -137,6 +136,17 @@ impl Prepared {
         let (rows, steps) = (self.data.rows(), self.schedule.total);
         observer
             .note(&format!("data: {rows} rows, {} batches an epoch, {steps} steps", self.stream.per_epoch()));
+        Ok(())
+    }
+
+    /// Which linears carry an adapter; the uses of a module share one.
+    fn carriers(&self, base: &Graph) -> Result<String> {
+        let Some(modules) = self.outputs.adapted() else {
+            return Ok("targets: none, the head alone is trained".into());
+        };
+        let nodes = targets(base)?.iter().filter(|linear| self.outputs.is_adapted(linear)).count();
+        let shared = if nodes == modules { String::new() } else { format!(" of {modules} modules") };
+        Ok(format!("targets: {nodes} linear nodes{shared} carry an adapter"))
     }
 }
 

@@ -1,10 +1,13 @@
 //! What the routers of HydraLoRA do on data, and the LoRA that is left where their mean is held fixed:
 //! `Σₕ p̄ₕ·(x·a)·bₕ = (x·a)·b̄` with `b̄ = Σₕ p̄ₕ·bₕ`, which has a weight, as the routed sum has not.
 use crate::{
-    data::{Dataset, Text},
+    config::Config,
+    data::{self, Dataset, Text},
     graphs,
     init::Init,
+    observer::Silent,
     order::{Order, batches},
+    prepare::read_data,
     stepper,
 };
 use graft_exec::{Options, Session};
@@ -17,6 +20,12 @@ use std::{collections::BTreeMap, path::Path};
 
 /// The mean probability of each head, by the module path of the adapter.
 pub type Routing = BTreeMap<String, Vec<f64>>;
+
+/// The mean routing by the domain of the rows; [`ALL`] stands for all of them.
+pub type Domains = BTreeMap<String, Routing>;
+
+/// All rows, whatever their domain.
+pub const ALL: &str = "all";
 
 /// The method whose adapters route.
 const ROUTED: &str = "hydra";
@@ -71,6 +80,36 @@ pub fn mean(graph: &Graph, data: &[Vec<(String, Tensor)>]) -> Result<Routing> {
         (path.to_string(), sum.iter().map(|p| p / f64::max(weight, 1.0)).collect())
     };
     Ok(sums.into_iter().map(mean).collect())
+}
+
+/// Whether the adapters on `graph` route.
+pub(crate) fn routes(graph: &Graph) -> Result<bool> {
+    Ok(adapters(graph)?.iter().any(|adapter| adapter.method == ROUTED))
+}
+
+/// The mean routing of every HydraLoRA on `graph` over the rows that a run is evaluated on (else: trained on), by their
+/// domain.
+pub(crate) fn by_domain(graph: &Graph, config: &Config) -> Result<Domains> {
+    let path = config.eval.as_ref().unwrap_or(&config.data);
+    let rows = read_data(path, &graphs::schema(graph, "none")?, config, &mut Silent)?;
+    let mut groups = BTreeMap::from([(ALL.to_string(), (0..rows.rows()).collect::<Vec<usize>>())]);
+    for (row, domain) in data::domains(path, &config.label)?.into_iter().enumerate() {
+        groups.entry(domain).or_default().push(row);
+    }
+    let of_rows = |chosen: &[usize]| {
+        let lengths: Vec<usize> = chosen.iter().map(|&row| rows.lengths()[row]).collect();
+        let batch = |these: &Vec<usize>| rows.batch(&these.iter().map(|&i| chosen[i]).collect::<Vec<_>>());
+        mean(graph, &batches(Order::Shuffle, &lengths, BATCH, 0, 0).iter().map(batch).collect::<Vec<_>>())
+    };
+    groups.into_iter().map(|(domain, chosen)| Ok((domain, of_rows(&chosen)?))).collect()
+}
+
+/// The mean over all adapters, which have as many heads each, for a line of text.
+pub(crate) fn summary(routing: &Routing) -> String {
+    let heads = routing.values().map(Vec::len).max().unwrap_or(0);
+    let of_head =
+        |h: usize| routing.values().filter_map(|p| p.get(h)).sum::<f64>() / routing.len().max(1) as f64;
+    (0..heads).map(|h| format!("{:.3}", of_head(h))).collect::<Vec<_>>().join(" ")
 }
 
 /// The results of the routers on `graph`, with the paths of their adapters.

@@ -5,12 +5,13 @@ use crate::{
     config::Config,
     folder::Folder,
     interrupt::Interrupt,
-    metrics::{Evaluation, Line, Metrics, RankMetrics, StepMetrics},
+    metrics::{Evaluation, Line, Metrics, RankMetrics, RoutingMetrics, StepMetrics},
     observer::Observer,
     prepare::Prepared,
+    routing,
     state::State,
     stepper::{Batch, Outcome},
-    trained::Trained,
+    trained::{self, Trained},
 };
 use graft_ir::{Code, Error, Result, Tensor};
 use graft_onnx::{Model, atomic_write, atomic_write_with};
@@ -56,6 +57,7 @@ pub fn run(model: &Model, config: &Config, observer: &mut dyn Observer) -> Resul
         saved: 0,
     };
     training.train(&interrupt, observer)?;
+    training.tell_routing(model, observer)?;
     training.export(model, observer)?;
     let Training { run, loss, evaluation, .. } = training;
     Ok(Report { steps: run.progress.step, loss, evaluation, best: run.progress.best })
@@ -268,6 +270,23 @@ impl Training<'_> {
             false => state.best.clone(),
         };
         self.run.outputs.trained(&self.run.graphs.forward, &weights)
+    }
+
+    /// Notes what the routers of the trained adapters do, where they have such.
+    fn tell_routing(&mut self, model: &Model, observer: &mut dyn Observer) -> Result<()> {
+        let step = self.run.progress.step;
+        let is_told = self.metrics()?.lines().iter().any(|line| matches!(line, Line::Routing(_)));
+        if is_told || !routing::routes(&self.run.graphs.forward)? {
+            return Ok(());
+        }
+        let Some(adapter) = self.trained(&self.state()?)?.adapter else { return Ok(()) };
+        let adapted = trained::inject(&model.graph, &adapter, false, &mut |_| ())?;
+        for (domain, routing) in routing::by_domain(&adapted, self.config)? {
+            let mean = routing::summary(&routing);
+            observer.note(&format!("routing of {domain}: {mean}, the mean of {} adapters", routing.len()));
+            self.metrics()?.push(Line::Routing(RoutingMetrics { step, domain, routing }))?;
+        }
+        Ok(())
     }
 
     /// Writes the models that are asked for.

@@ -14,9 +14,11 @@ use crate::{
 use graft_ir::{Code, Error, Graph, Result, Tensor};
 use graft_passes::Options;
 use graft_train::{
-    Init, originals, routing,
+    Init, originals,
+    routing::{self, Routing},
     trained::{self, Trained},
 };
+use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// Fold adapters into the weights that they adapt
@@ -53,8 +55,8 @@ pub(crate) struct Args {
     calibrate: Option<PathBuf>,
     #[command(flatten)]
     text: TextFlags,
-    /// Print the comparison as one JSON object
-    #[arg(long, requires = "verify")]
+    /// Print the comparison, and the routing, as one JSON object
+    #[arg(long)]
     json: bool,
 }
 
@@ -64,6 +66,9 @@ impl Args {
         let model = model::load(&self.model, ui)?;
         let adapters: Vec<(&Path, f64)> = self.adapter.iter().map(|text| parse(text)).collect::<Result<_>>()?;
         let is_whole = adapters.len() < 2 && adapters.iter().all(|(_, weight)| *weight == 1.0);
+        if self.json && !self.verify && self.routing.is_none() {
+            return Err(usage("--json prints what --verify or --routing finds: give one of them"));
+        }
         if !is_whole && (self.verify || self.routing.is_some()) {
             let message = "--verify and --routing compare with one whole adapter: give one, without a weight";
             return Err(usage(message));
@@ -114,7 +119,8 @@ impl Args {
             };
             let adapter = adapter.ok_or_else(nothing)?;
             if self.verify || self.routing.is_some() {
-                adapted = trained::inject(&adapted, &adapter, false, log)?;
+                // Merging says the same.
+                adapted = trained::inject(&adapted, &adapter, false, &mut |_| ())?;
             }
             merged = match &self.calibrate {
                 Some(data) => self.merge_routed(base, &adapted, &adapter, data, ui)?,
@@ -138,16 +144,25 @@ impl Args {
         let log = &mut |line: &str| ui.say(line);
         let batches = routing::calibration(adapted, data, self.text.reading().as_ref(), log)?;
         let mean = routing::mean(adapted, &batches)?;
-        for (path, p) in &mean {
-            let shares: Vec<String> = p.iter().map(|p| format!("{p:.3}")).collect();
-            ui.say(&format!("mean routing of {path}: {}", shares.join(" ")));
-        }
         let merged = trained::merge(base, &routing::as_lora(adapted, adapter, &mean)?, 1.0, log)?;
         let differences = |batch: &Vec<(String, Tensor)>| verify::compare(adapted, &merged, batch);
         let differences: Vec<_> = batches.iter().map(differences).collect::<Result<_>>()?;
-        ui.out(&format!("what holding the routing does to the outputs, in the worst of {} batches\n", batches.len()))?;
-        verify::report(&verify::worst(differences), f64::INFINITY, false, ui)?;
+        self.report_routing(&mean, batches.len(), &verify::worst(differences), ui)?;
         Ok(merged)
+    }
+
+    fn report_routing(&self, mean: &Routing, batches: usize, worst: &[verify::Difference], ui: &Ui) -> Result<()> {
+        if self.json {
+            let outputs = verify::rows(worst);
+            let value = json!({"schema": "graft.merge/1", "routing": mean, "batches": batches, "outputs": outputs});
+            return ui.json(&value);
+        }
+        for (path, p) in mean {
+            let shares: Vec<String> = p.iter().map(|p| format!("{p:.3}")).collect();
+            ui.say(&format!("mean routing of {path}: {}", shares.join(" ")));
+        }
+        ui.out(&format!("what holding the routing does to the outputs, in the worst of {batches} batches\n"))?;
+        verify::report(worst, f64::INFINITY, false, ui)
     }
 
     fn compare(&self, adapted: &Graph, merged: &Graph, ui: &Ui) -> Result<()> {

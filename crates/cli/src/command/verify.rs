@@ -114,15 +114,19 @@ fn run(graph: &Graph, feeds: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)
     session.run(&wanted)
 }
 
+/// The differences as JSON; numbers that JSON has not are texts.
+pub(crate) fn rows(differences: &[Difference]) -> serde_json::Value {
+    let finite = |x: f64| if x.is_finite() { json!(x) } else { json!(x.to_string()) };
+    let row = |d: &Difference| json!({"name": d.name, "max_abs": finite(d.max_abs), "max_rel": finite(d.max_rel)});
+    differences.iter().map(row).collect()
+}
+
 /// Prints the differences, and fails if one is over the tolerance.
 pub(crate) fn report(differences: &[Difference], tol: f64, as_json: bool, ui: &Ui) -> Result<()> {
     let is_over = |d: &&Difference| d.max_rel.is_nan() || d.max_rel > tol;
     let worst = differences.iter().filter(is_over).max_by(|x, y| x.max_rel.total_cmp(&y.max_rel));
     if as_json {
-        let finite = |x: f64| if x.is_finite() { json!(x) } else { json!(x.to_string()) };
-        let row = |d: &Difference| json!({"name": d.name, "max_abs": finite(d.max_abs), "max_rel": finite(d.max_rel)});
-        let rows: Vec<_> = differences.iter().map(row).collect();
-        ui.json(&json!({"schema": "graft.verify/1", "outputs": rows, "ok": worst.is_none()}))?;
+        ui.json(&json!({"schema": "graft.verify/1", "outputs": rows(differences), "ok": worst.is_none()}))?;
     } else {
         let row = |d: &Difference| vec![d.name.clone(), format!("{:.3e}", d.max_abs), format!("{:.3e}", d.max_rel)];
         let rows: Vec<_> = differences.iter().map(row).collect();

@@ -160,7 +160,8 @@ fn a_comparison_is_fair_and_says_so() {
 
     assert_eq!(String::from_utf8(sandbox.read("cmp/comparison.json")).unwrap(), outcome.stdout);
     let page = String::from_utf8(sandbox.read("cmp/comparison.html")).unwrap();
-    assert_eq!((page.matches("<svg").count(), page.matches("<tr>").count()), (3, 5), "{page}");
+    assert_eq!((page.matches("<svg").count(), page.matches("<tr>").count()), (3, 7), "{page}");
+    assert!(page.contains("<h2>routing of hydra+experts=2</h2>") && !page.contains("<h2>ranks of"), "{page}");
     for link in ["href=", "src=", "url(", "@import", "<script"] {
         assert!(!page.contains(link), "the page needs another file: {link}");
     }
@@ -169,6 +170,29 @@ fn a_comparison_is_fair_and_says_so() {
         2,
         "nothing is overwritten"
     );
+}
+
+#[test]
+fn ranks_that_come_and_go_are_compared_at_their_widest_and_drawn() {
+    let sandbox = sandbox();
+    let methods = "tri+growth=linear+target_rank=2+max_rank=2,adalora+target_rank=1,salora+target_rank=1";
+    let line = format!("{} --methods {methods} --out cmp", COMPARE.replace("--budget 16", "--budget 24"));
+    let outcome = sandbox.succeeds(&line);
+    let value = outcome.json();
+    let methods = value["methods"].as_array().expect("methods");
+    // Of 4 × 4: two ranks of Tri, of which one counts at first, and three of the others, of which one is left.
+    let sizes: Vec<_> = methods.iter().map(|m| (m["rank"].as_u64(), m["parameters"].as_u64())).collect();
+    assert_eq!(sizes, [(Some(1), Some(24)), (Some(3), Some(27)), (Some(3), Some(27))]);
+    let widest = "`adalora+target_rank=1` has 27 trainable parameters at its widest, not 24";
+    assert!(outcome.stderr.contains(widest), "{}", outcome.stderr);
+    let page = String::from_utf8(sandbox.read("cmp/comparison.html")).unwrap();
+    assert_eq!(page.matches("<h2>ranks of ").count(), 3, "{page}");
+    for (label, first, last) in [("tri", "1", "2"), ("adalora", "3", "1"), ("salora", "3", "1")] {
+        let map = page.split("<h2>ranks of ").find(|map| map.starts_with(label)).expect("a map");
+        let row = map.lines().find(|line| line.contains("<td>enc.up</td>")).expect("a row");
+        let cells: Vec<&str> = row.split("\">").skip(1).filter_map(|cell| cell.split('<').next()).collect();
+        assert_eq!((cells.first(), cells.last()), (Some(&first), Some(&last)), "{label}: {row}");
+    }
 }
 
 #[test]
@@ -215,6 +239,12 @@ fn mean_routing_is_exact_where_the_routing_is_its_mean() {
         let error: f64 = row.split_whitespace().nth(2).and_then(|cell| cell.parse().ok()).expect("a number");
         assert_eq!(error < 1e-6, is_exact, "{said}");
     }
+    let value = sandbox.succeeds(&format!("{merge} --calibrate data.jsonl --json -o again.onnx")).json();
+    assert_eq!((&value["schema"], &value["batches"]), (&"graft.merge/1".into(), &1.into()));
+    let shares: Vec<f64> =
+        value["routing"]["enc.up"].as_array().expect("shares").iter().filter_map(|p| p.as_f64()).collect();
+    assert!(shares.len() == 2 && (shares.iter().sum::<f64>() - 1.0).abs() < 1e-6, "{value}");
+    assert!(value["outputs"][0]["max_rel"].as_f64().is_some_and(|d| d > 1e-6), "{value}");
     sandbox.succeeds("inject tiny.onnx --adapter run -o adapted.onnx");
     assert_eq!(
         sandbox.graft("verify adapted.onnx data.onnx --tol 1e-6").code,
@@ -229,6 +259,7 @@ fn mean_routing_is_exact_where_the_routing_is_its_mean() {
     let refusals: &[Refusal] = &[
         ("merge tiny.onnx --adapter run -o out.onnx", 5, "G0307", &["`hydra`", "--routing mean --calibrate"]),
         ("merge tiny.onnx --adapter run --routing mean -o out.onnx", 2, "G0701", &["--calibrate"]),
+        ("merge tiny.onnx --adapter adapter --json -o out.onnx", 2, "G0701", &["--verify", "--routing"]),
         ("merge tiny.onnx --adapter run --routing top -o out.onnx", 2, "G0701", &["mean"]),
         (
             "merge tiny.onnx --adapter run=0.5 --routing mean --calibrate data.jsonl -o out.onnx",
@@ -250,6 +281,45 @@ fn mean_routing_is_exact_where_the_routing_is_its_mean() {
         ),
     ];
     refuses(&sandbox, refusals);
+}
+
+#[test]
+fn routing_is_told_for_each_domain() {
+    let sandbox = sandbox();
+    let row = |i: usize, domain: &str| {
+        format!("{{\"input_ids\": [{i}, {i}], \"label\": {}, \"domain\": \"{domain}\"}}\n", i % 3)
+    };
+    let rows: String = (0..6).map(|i| row(i, if i < 2 { "low" } else { "high" })).collect();
+    sandbox.write("domains.jsonl", rows);
+    let train =
+        "train tiny.onnx --loss cross-entropy --method hydra --set experts=2 --rank 2 --targets up --steps 4";
+    let told = |flags: &str, out: &str| {
+        let outcome = sandbox.succeeds(&format!("{train} {flags} --out {out}"));
+        let text = String::from_utf8(sandbox.read(&format!("{out}/metrics.jsonl"))).expect("text");
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+        let lines: Vec<_> = lines.filter(|line| line["routing"].is_object()).collect();
+        lines.iter().for_each(|line| {
+            let domain = line["domain"].as_str().expect("a domain");
+            assert!(outcome.stderr.contains(&format!("routing of {domain}: ")), "{}", outcome.stderr);
+        });
+        lines
+    };
+    let lines = told("--data domains.jsonl", "domains");
+    let names: Vec<_> = lines.iter().map(|line| line["domain"].as_str().unwrap_or_default()).collect();
+    assert_eq!(names, ["all", "high", "low"]);
+    let share = |i: usize| lines[i]["routing"]["enc.up"][0].as_f64().expect("a share");
+    // Four rows are high and two low.
+    assert!(
+        (share(0) - (4.0 * share(1) + 2.0 * share(2)) / 6.0).abs() < 1e-6 && share(1) != share(2),
+        "{lines:?}"
+    );
+    // Without domains, labels tell rows apart; what is evaluated on goes before what is trained on.
+    let lines = told("--data domains.jsonl --eval data.jsonl", "labels");
+    let names: Vec<_> = lines.iter().map(|line| line["domain"].as_str().unwrap_or_default()).collect();
+    assert_eq!(names, ["all", "label 0", "label 1", "label 2"]);
+    sandbox.succeeds(&format!("{train} --data domains.jsonl --out domains --resume"));
+    let again = String::from_utf8(sandbox.read("domains/metrics.jsonl")).expect("text");
+    assert_eq!(again.matches("\"routing\"").count(), 3, "a run that is complete is not told of again");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 use crate::{
     METRICS_FILE,
     metrics::{Evaluation, StepMetrics},
+    routing::{Domains, Routing},
 };
 use graft_ir::{Code, Error, Result};
 use serde::Deserialize;
@@ -19,6 +20,8 @@ pub struct History {
     pub evaluations: Vec<Evaluation>,
     /// The ranks after steps in which they were looked at, where the method adapts them.
     pub ranks: Vec<(u64, Ranks)>,
+    /// The mean routing at the end by the domain of the rows, where the method routes.
+    pub routing: Domains,
 }
 
 /// What is told of ranks on a line of metrics.
@@ -26,6 +29,13 @@ pub struct History {
 struct RankLine {
     step: u64,
     ranks: Ranks,
+}
+
+/// What is told of routing on a line of metrics.
+#[derive(Deserialize)]
+struct RoutingLine {
+    domain: String,
+    routing: Routing,
 }
 
 impl History {
@@ -40,7 +50,7 @@ impl History {
             .map_err(|e| e.at(path.display().to_string()))
     }
 
-    /// A line may tell of a step, of an evaluation, of ranks, or of several of them.
+    /// A line may tell of a step, of an evaluation, of ranks, of routing, or of several of them.
     fn parse(text: &str) -> Result<History> {
         let mut history = History::default();
         for (i, line) in text.lines().enumerate() {
@@ -50,6 +60,7 @@ impl History {
                 StepMetrics::deserialize(&line).map(|m| history.steps.push(m)).is_ok(),
                 Evaluation::deserialize(&line).map(|e| history.evaluations.push(e)).is_ok(),
                 RankLine::deserialize(&line).map(|r| history.ranks.push((r.step, r.ranks))).is_ok(),
+                RoutingLine::deserialize(&line).map(|r| history.routing.insert(r.domain, r.routing)).is_ok(),
             ];
             if !known.contains(&true) {
                 return Err(bad());
@@ -69,6 +80,7 @@ mod tests {
 {"step":1,"ranks":{"enc.up":4,"enc.down":2}}
 {"step":1,"eval_loss":0.5,"accuracy":0.75}
 {"step":2,"loss":1.0,"lr":0.1,"grad_norm":2.0,"tokens_per_s":10.0,"ranks":{"enc.up":3,"enc.down":2}}
+{"step":2,"domain":"all","routing":{"enc.up":[0.25,0.75]}}
 "#;
         let history = History::parse(text).unwrap();
         assert_eq!(history.steps.iter().map(|m| m.loss).collect::<Vec<_>>(), [1.5, 1.0]);
@@ -76,6 +88,7 @@ mod tests {
         let ups: Vec<(u64, usize)> =
             history.ranks.iter().map(|(step, ranks)| (*step, ranks["enc.up"])).collect();
         assert_eq!(ups, [(1, 4), (2, 3)]);
+        assert_eq!(history.routing["all"]["enc.up"], [0.25, 0.75]);
         for bad in ["{\"step\":1}", "{\"step\":1,\"lo"] {
             assert_eq!(History::parse(bad).unwrap_err().code, Code::STATE, "{bad}");
         }

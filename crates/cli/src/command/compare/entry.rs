@@ -27,8 +27,10 @@ pub(crate) struct Entry {
     pub(crate) rank: Option<usize>,
     /// The numerator of the scale, where the method has one.
     pub(crate) alpha: Option<f64>,
-    /// Trainable parameters of its adapters.
+    /// Trainable parameters of its adapters; where their ranks come and go, at their widest.
     pub(crate) parameters: usize,
+    /// Whether they do.
+    pub(crate) adapts: bool,
     /// What they were to be.
     pub(crate) budget: usize,
     /// The highest learning rate.
@@ -78,7 +80,7 @@ impl Rules<'_> {
         let settings: Vec<(String, String)> = parts.map(pair).collect::<Result<_>>()?;
         let lr = self.rate(label, &method)?;
         let mut entry =
-            Entry { label: label.into(), method, settings, rank: None, alpha: None, parameters: 0, budget, lr };
+            Entry { label: label.into(), method, settings, rank: None, alpha: None, parameters: 0, adapts: false, budget, lr };
         if entry.method == NO_METHOD {
             return match entry.settings.is_empty() {
                 true => Ok(entry),
@@ -95,6 +97,7 @@ impl Rules<'_> {
         // The scale alpha/rank stays the method's default: what is compared is the method, not its scale.
         let alpha = method.alpha.map(|alpha| alpha * rank as f64 / method.rank as f64);
         (entry.rank, entry.alpha, entry.parameters) = (Some(rank), alpha, parameters);
+        entry.adapts = budget::adapts(self.graph, &given.with("rank", rank))?;
         Ok(entry)
     }
 
@@ -171,8 +174,9 @@ impl Entry {
     pub(crate) fn warning(&self) -> Option<String> {
         let apart = self.parameters.abs_diff(self.budget) as f64 / self.budget.max(1) as f64;
         (self.rank.is_some() && apart > NEAR).then(|| {
+            let when = if self.adapts { " at its widest" } else { "" };
             format!(
-                "`{}` has {} trainable parameters, not {}: no rank that suits the linears comes nearer",
+                "`{}` has {} trainable parameters{when}, not {}: no rank that suits the linears comes nearer",
                 self.label, self.parameters, self.budget
             )
         })

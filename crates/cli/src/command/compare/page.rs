@@ -1,7 +1,10 @@
 //! The comparison as one HTML file that needs no other: a table, curves, and the ranks of each layer where they change.
 use super::{Comparison, report::Row};
 use graft_ir::Result;
-use graft_train::compare::{Curve, History, Quantity, Ranks, svg};
+use graft_train::{
+    compare::{Curve, History, Quantity, Ranks, svg},
+    routing::{Domains, Routing},
+};
 use std::{collections::BTreeSet, fmt::Write as _};
 
 /// At most this many moments are shown of a run's ranks.
@@ -37,6 +40,7 @@ pub(super) fn html(comparison: &Comparison) -> Result<String> {
         page += &curves(quantity, &rows)?;
     }
     page += &ranks(&rows);
+    page += &routing(&rows);
     page += "</body>\n</html>\n";
     Ok(page)
 }
@@ -53,7 +57,7 @@ fn conditions(comparison: &Comparison) -> String {
     };
     format!(
         "<p>The same data in the same order, {} seed(s) from {} on, {budget} trainable parameters as near as a rank comes \
-         (a head aside). Numbers are means ± standard deviations over the seeds; tokens/s are those of a run’s median step; \
+         (a head aside; where ranks come and go, at their widest). Numbers are means ± standard deviations over the seeds; tokens/s are those of a run’s median step; \
          the peak is that of a process that does nothing but the run.{reference}</p>\n<p><code>graft train {} {}</code></p>\n",
         comparison.contest.seeds.clone().count(),
         contest.seeds.start,
@@ -117,12 +121,44 @@ fn heat_map(history: &History) -> String {
     text + "</table></div>\n"
 }
 
+/// The mean routing of each entry whose runs tell of it: that of the first seed.
+fn routing(rows: &[Row<'_>]) -> String {
+    let tables = rows.iter().filter_map(|row| {
+        let history = row.histories().into_iter().find(|h| !h.routing.is_empty())?;
+        Some(format!("<h2>routing of {}</h2>\n{}", escaped(&row.entry.label), routing_table(&history.routing)))
+    });
+    tables.collect()
+}
+
+/// A row for each layer, and for each domain as many columns as there are heads; the likelier, the darker.
+fn routing_table(domains: &Domains) -> String {
+    let heads = |routing: &Routing| routing.values().map(Vec::len).max().unwrap_or(0);
+    let layers: BTreeSet<&String> = domains.values().flat_map(|routing| routing.keys()).collect();
+    let mut text = String::from("<div class=\"wide\"><table class=\"ranks\">\n<tr><td>on the rows of</td>");
+    for (domain, routing) in domains {
+        let _ = write!(text, "<td colspan=\"{}\">{}</td>", heads(routing), escaped(domain));
+    }
+    text += "</tr>\n";
+    for layer in layers {
+        let _ = write!(text, "<tr><td>{}</td>", escaped(layer));
+        for p in domains.values().flat_map(|routing| routing.get(layer)).flatten() {
+            text += &share_cell(*p, &format!("{p:.2}"));
+        }
+        text += "</tr>\n";
+    }
+    text + "</table></div>\n"
+}
+
 /// The higher the rank, the darker the cell.
 fn rank_cell(rank: Option<usize>, highest: usize) -> String {
     let Some(rank) = rank else { return "<td></td>".into() };
-    let share = rank as f64 / highest as f64;
+    share_cell(rank as f64 / highest as f64, &rank.to_string())
+}
+
+/// A cell that is the darker, the nearer `share` is to 1.
+fn share_cell(share: f64, content: &str) -> String {
     let colour = if share > 0.6 { "#fff" } else { "#222" };
-    format!("<td style=\"background:rgba(0,90,160,{share:.2});color:{colour}\">{rank}</td>")
+    format!("<td style=\"background:rgba(0,90,160,{share:.2});color:{colour}\">{content}</td>")
 }
 
 /// Text as HTML has it.
@@ -133,6 +169,14 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn routing_becomes_a_table() {
+        let of = |p: f64| Routing::from([("up".to_string(), vec![p, 1.0 - p])]);
+        let table = routing_table(&Domains::from([("a<b".to_string(), of(0.25)), ("all".to_string(), of(0.9))]));
+        assert!(table.contains("<td colspan=\"2\">a&lt;b</td><td colspan=\"2\">all</td>"), "{table}");
+        assert!(table.contains("rgba(0,90,160,0.25);color:#222\">0.25<") && table.contains("color:#fff\">0.90<"), "{table}");
+    }
 
     #[test]
     fn ranks_become_a_map() {
