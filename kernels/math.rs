@@ -48,6 +48,26 @@ pub(crate) fn exp(x: f32) -> f32 {
     exp64(clamp(f64::from(x), -150.0, 150.0)) as f32
 }
 
+/// `e^x` in `f32` alone, to two units in the last place and 0 where that would be no normal number: for sums of many
+/// exponentials, where it costs a third of [`exp`].
+#[inline(always)]
+pub(crate) fn quick_exp(x: f32) -> f32 {
+    // 1.5 · 2^23, and ln 2 in two parts, of which products of the first with small integers are exact.
+    const ROUND: f32 = 12_582_912.0;
+    const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = (x - n * LN_2[0]) - n * LN_2[1];
+    let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
+    let y = QUICK_EXP.iter().rev().fold(0.0, |p, &c| p * r + c) * scale;
+    let y = if x < -87.0 { 0.0 } else { y };
+    if x > 88.0 { f32::INFINITY } else { y }
+}
+
+/// 1/0!, 1/1!, … 1/7!.
+const QUICK_EXP: [f32; 8] =
+    [1.0, 1.0, 1.0 / 2.0, 1.0 / 6.0, 1.0 / 24.0, 1.0 / 120.0, 1.0 / 720.0, 1.0 / 5040.0];
+
 /// `1 / (1 + e^-x)`.
 #[inline(always)]
 pub(crate) fn sigmoid(x: f32) -> f32 {
@@ -275,6 +295,7 @@ mod tests {
     fn functions_are_accurate() {
         assert!(ulps(exp, f64::exp, -80.0, 80.0) < 0.51);
         assert!(ulps(exp, f64::exp, -1e-3, 1e-3) < 0.51);
+        assert!(ulps(quick_exp, f64::exp, -86.9, 87.9) < 2.0);
         assert!(ulps(tanh, f64::tanh, -10.0, 10.0) < 0.51);
         assert!(ulps(tanh, f64::tanh, -0.03, 0.03) < 0.51);
         assert!(ulps(sigmoid, |x| 1.0 / (1.0 + (-x).exp()), -60.0, 20.0) < 0.51);
@@ -293,9 +314,13 @@ mod tests {
     #[test]
     fn extremes_are_kept() {
         assert_eq!((exp(f32::INFINITY), exp(f32::NEG_INFINITY), exp(0.0)), (f32::INFINITY, 0.0, 1.0));
+        assert_eq!(
+            [f32::INFINITY, f32::NEG_INFINITY, 0.0, -100.0].map(quick_exp),
+            [f32::INFINITY, 0.0, 1.0, 0.0]
+        );
         assert_eq!((tanh(100.0), tanh(-100.0), erf(9.0), erf(-9.0)), (1.0, -1.0, 1.0, -1.0));
         assert_eq!((gelu(-50.0), gelu(50.0), sigmoid(-200.0)), (-0.0, 50.0, 0.0));
-        for f in [exp, tanh, erf, sigmoid, gelu] {
+        for f in [exp, quick_exp, tanh, erf, sigmoid, gelu] {
             assert!(f(f32::NAN).is_nan());
         }
     }

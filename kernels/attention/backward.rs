@@ -114,7 +114,7 @@ impl Operands<'_> {
             || {
                 for (i, (row, lse)) in p.chunks_exact_mut(k.rows()).zip(lse).enumerate() {
                     self.bias.add([batch, head, from + i], row);
-                    row.iter_mut().for_each(|s| *s = math::exp(*s - lse));
+                    row.iter_mut().for_each(|s| *s = math::quick_exp(*s - lse));
                 }
             },
         );
@@ -136,6 +136,6 @@ struct Block<'a> {
 /// ds = p · (dp − Σ dp · p), over dp.
 #[inline(always)]
 fn through_softmax(dp: &mut [f32], p: &[f32]) {
-    let along = math::sum_of2(dp, p, |d, p| d * p);
-    dp.iter_mut().zip(p).for_each(|(d, &p)| *d = (f64::from(p) * (f64::from(*d) - along)) as f32);
+    let along = math::sum_of2(dp, p, |d, p| d * p) as f32;
+    dp.iter_mut().zip(p).for_each(|(d, &p)| *d = p * (*d - along));
 }

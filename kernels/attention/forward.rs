@@ -106,6 +106,6 @@ fn attend(
 #[inline(always)]
 fn exponentials(row: &mut [f32]) -> (f32, f64) {
     let level = math::max(row).max(f32::MIN);
-    row.iter_mut().for_each(|s| *s = math::exp(*s - level));
+    row.iter_mut().for_each(|s| *s = math::quick_exp(*s - level));
     (level, math::sum(row).max(0.5))
 }
