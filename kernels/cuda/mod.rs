@@ -1,5 +1,6 @@
 //! CUDA: the sources of the kernels, and launch plans, which say as plain data what to launch. One function for each kernel
 //! makes its plans; the driver, the emulator (`kernels/emulate`) and whatever else runs kernels take them as they are.
+pub mod nvrtc;
 mod plan;
 mod source;
 mod split;

@@ -4,6 +4,7 @@
 mod convert;
 mod faults;
 mod lora;
+mod nvrtc;
 mod program;
 mod reference;
 mod traffic;

@@ -47,7 +47,7 @@ impl Case {
 }
 
 #[expect(clippy::print_stderr, reason = "a skipped check says so")]
-fn skip(why: &str) {
+pub(crate) fn skip(why: &str) {
     eprintln!("SKIPPED: {why}");
 }
 
