@@ -6,7 +6,7 @@
 mod adalora;
 mod attention;
 mod bat;
-mod bone;
+pub mod bone;
 mod call;
 pub mod cuda;
 mod dora;

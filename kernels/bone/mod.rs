@@ -4,6 +4,7 @@
 //! `graft.Bone (x, w, d) => (y, s)`: `y = x·w + s·d`; `graft.BoneGrad (dy, x, w, d, s) => (dx, dd)`: `dd = sᵀ·dy`,
 //! `dx = dy·wᵀ + repeat(dy·dᵀ)`. `graft.BoneMini` has few columns in d and repeats `s·d`; its gradient folds dy first.
 mod cpu;
+pub mod cuda;
 
 use crate::{
     Kernel, Operands,

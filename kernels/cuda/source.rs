@@ -17,6 +17,11 @@ const ALL: &[Element] = &[Element::Bf16, Element::F16, Element::F32];
 
 /// The files that are compiled.
 pub const KERNELS: &[Source] = &[
+    Source {
+        path: "bone/bone.cu",
+        kernels: &["bone_fold", "bone_forward", "bone_input_grad", "bone_rank_grad"],
+        elements: ALL,
+    },
     Source { path: "cuda/slabs.cu", kernels: &["sum_slabs"], elements: &[Element::F32] },
     Source {
         path: "lora/lora.cu",
@@ -38,6 +43,7 @@ pub const TILES: &[Tile] = &[
 
 /// Every file, with its path below `kernels` and its text.
 pub const FILES: &[(&str, &str)] = &[
+    ("bone/bone.cu", include_str!("../bone/bone.cu")),
     ("cuda/device.cuh", include_str!("device.cuh")),
     ("cuda/dialect.cuh", include_str!("dialect.cuh")),
     ("cuda/instance.cuh", include_str!("instance.cuh")),
@@ -46,6 +52,6 @@ pub const FILES: &[(&str, &str)] = &[
     ("cuda/random.cuh", include_str!("random.cuh")),
     ("cuda/slabs.cu", include_str!("slabs.cu")),
     ("gemm/extended.cuh", include_str!("../gemm/extended.cuh")),
+    ("gemm/rank_grad.cuh", include_str!("../gemm/rank_grad.cuh")),
     ("lora/lora.cu", include_str!("../lora/lora.cu")),
-    ("lora/rank_grad.cuh", include_str!("../lora/rank_grad.cuh")),
 ];

@@ -5,7 +5,7 @@
 //! The mask of dropout is drawn again wherever it is needed and never stored.
 #include "cuda/instance.cuh"
 #include "cuda/random.cuh"
-#include "lora/rank_grad.cuh"
+#include "gemm/rank_grad.cuh"
 
 using namespace graft;
 

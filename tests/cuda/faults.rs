@@ -1,13 +1,10 @@
 //! Tests of the tests: faults planted in the kernels, each of which the emulator has to find.
 use crate::{
-    instance, lora,
+    bone, instance, lora,
     program::{Case, program},
 };
 use graft_emulate::{Edit, Emulator, ORDERS, Sanitizer};
-use graft_kernels::{
-    cuda::{Element, TILES},
-    lora::cuda::Sizes,
-};
+use graft_kernels::cuda::{Element, Sizes, TILES};
 
 /// A fault, what finds it, and words of what is said.
 struct Fault {
@@ -27,7 +24,7 @@ const fn fault(
 }
 
 const PRODUCT: &str = "gemm/extended.cuh";
-const RANK_GRAD: &str = "lora/rank_grad.cuh";
+const RANK_GRAD: &str = "gemm/rank_grad.cuh";
 const BARRIER: &str = "    sync_block();\n    const int ahead";
 
 const FAULTS: &[Fault] = &[
@@ -107,6 +104,12 @@ const FAULTS: &[Fault] = &[
         "not",
     ),
     fault(
+        "repeated columns that begin at the wrong one",
+        ["bone/bone.cu", "col % ds.cols", "(col + 1) % ds.cols"],
+        Sanitizer::None,
+        "not",
+    ),
+    fault(
         "the adapter not scaled",
         ["lora/lora.cu", "segment == 0 ? sum * scale : sum", "sum"],
         Sanitizer::None,
@@ -138,8 +141,9 @@ fn every_planted_fault_is_found() {
     // Sizes with ragged edges and several steps, with dropout; 2113 tokens are several tiles to a slab.
     let sizes = [(136, 136, 136, 8), (2113, 17, 9, 16)];
     let sizes = sizes.map(|(tokens, n_in, n_out, rank)| Sizes { tokens, n_in, n_out, rank });
+    let bone = bone::cases(Element::Bf16, TILES[0], 1, 16, &[136]);
     let cases: Vec<Case> =
-        sizes.iter().flat_map(|&s| lora::of_sizes(Element::Bf16, TILES[0], 1, s)).collect();
+        sizes.iter().flat_map(|&s| lora::of_sizes(Element::Bf16, TILES[0], 1, s)).chain(bone).collect();
     let mut missed = Vec::new();
     for fault in FAULTS {
         let instance = instance(Element::Bf16, TILES[0], 16);

@@ -1,21 +1,15 @@
 //! Cases of LoRA's kernels.
 use crate::{
     convert::{bytes, rounded},
-    program::{Case, Expected},
+    program::{Case, draw_sizes, expected},
     reference::{add, call, draw, magnitudes, map},
 };
 use graft_emulate::Job;
 use graft_ir::{Array, DType, random};
 use graft_kernels::{
-    cuda::{Buffer, Dropout, Element, Tile},
-    lora::cuda::{Sizes, lora, lora_grad},
+    cuda::{Buffer, Dropout, Element, Sizes, Tile},
+    lora::cuda::{lora, lora_grad},
 };
-
-/// Sizes of tokens, inputs and outputs that are drawn from: one, odd ones, multiples of what is copied at once, and more
-/// than a block's tile.
-pub(crate) const LARGE: &[usize] = &[1, 7, 24, 64, 65, 130, 136, 200];
-/// Sizes that the thread sanitizer is done with in a second.
-pub(crate) const SMALL: &[usize] = &[1, 17, 72];
 
 /// Seed and step of dropout.
 const COUNTERS: [u64; 2] = [1234, 5];
@@ -36,11 +30,7 @@ struct Drawn {
 
 /// The forward and the backward call for one draw of sizes and values.
 pub(crate) fn cases(element: Element, tile: Tile, seed: u64, rank: usize, among: &[usize]) -> Vec<Case> {
-    let pick = |from: &[usize], tensor: u64| from[random::bits(seed, 0, tensor, 0) as usize % from.len()];
-    // Some rank that is rounded up to the one compiled for.
-    let rank = if rank == 16 { pick(&[1, 3, 8, 16], 3) } else { pick(&[rank / 2 + 1, rank], 3) };
-    let [tokens, n_in, n_out] = [0, 1, 2].map(|i| pick(among, i));
-    of_sizes(element, tile, seed, Sizes { tokens, n_in, n_out, rank })
+    of_sizes(element, tile, seed, draw_sizes(seed, rank, among))
 }
 
 /// The forward and the backward call for one draw of values.
@@ -104,7 +94,12 @@ impl Drawn {
         let mut rounded = adapter(&magnitudes);
         // h itself is rounded once only.
         rounded[1] = map(&rounded[1], |_, _| 0.0);
-        let expected = self.expected(["y", "h"], [self.element; 2], exact, rounded, terms);
+        let expected = expected(
+            self.sizes,
+            self.element,
+            [("y", self.element), ("h", self.element)],
+            [exact, rounded, terms],
+        );
         Case { what: self.describe("lora"), job: Job { plan, operands, results: sizes.to_vec() }, expected }
     }
 
@@ -128,11 +123,11 @@ impl Drawn {
             results[0] = add(&results[0], &base(of));
             results
         });
-        let elements = [self.element, Element::F32, Element::F32];
+        let results = [("dx", self.element), ("da", Element::F32), ("db", Element::F32)];
         let mut rounded = adapter(&magnitudes);
         // Nothing that db is made of is rounded before it.
         rounded[2] = map(&rounded[2], |_, _| 0.0);
-        let expected = self.expected(["dx", "da", "db"], elements, exact, rounded, terms);
+        let expected = expected(self.sizes, self.element, results, [exact, rounded, terms]);
         Case { what: self.describe("lora_grad"), job: Job { plan, operands, results: sizes }, expected }
     }
 
@@ -144,33 +139,6 @@ impl Drawn {
         let counters = COUNTERS.map(u64::cast_signed).to_vec();
         operands.push(bytes(self.element, &Array::int(DType::Int64, vec![2], counters)));
         operands
-    }
-
-    /// How far off results may be: each is rounded once; what is `rounded` on the way is a sum of terms of this magnitude;
-    /// and all sums are taken in f32.
-    fn expected<const N: usize>(
-        &self,
-        names: [&'static str; N],
-        elements: [Element; N],
-        exact: Vec<Array>,
-        rounded: Vec<Array>,
-        terms: Vec<Array>,
-    ) -> Vec<Expected> {
-        let Sizes { tokens, n_in, n_out, rank } = self.sizes;
-        let additions = (tokens + n_in + n_out + rank + 8) as f64 * Element::F32.roundoff();
-        let floats = |array: &Array| array.floats().expect("floats").to_vec();
-        let one = |i: usize, (values, element): (Array, Element)| {
-            let (exact, rounded, terms) = (floats(&values), floats(&rounded[i]), floats(&terms[i]));
-            let smallest = 1e-7; // Half the smallest f16.
-            let allowed = (0..exact.len()).map(|j| {
-                element.roundoff() * exact[j].abs()
-                    + 1.01 * self.element.roundoff() * rounded[j]
-                    + additions * terms[j]
-                    + smallest
-            });
-            Expected { name: names[i], element, allowed: allowed.collect(), values }
-        };
-        exact.into_iter().zip(elements).enumerate().map(|(i, pair)| one(i, pair)).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The CUDA kernels, run from their sources by the emulator: random sizes against the `f64` evaluation of the functions'
 //! bodies, the same bits for every order of threads, no complaint of the address and the thread sanitizer, and faults
 //! that must be found.
+mod bone;
 mod convert;
 mod faults;
 mod lora;
@@ -11,12 +12,18 @@ mod traffic;
 
 use graft_emulate::{Emulator, ORDERS, Sanitizer};
 use graft_kernels::cuda::{Element, Instance, TILES, Tile};
-use program::{Case, program};
+use program::{Case, LARGE, SMALL, program};
 
 const ELEMENTS: [Element; 3] = [Element::Bf16, Element::F16, Element::F32];
 
 /// Random cases of one kernel and one instance: those that every order runs.
 const CASES: u64 = 6;
+
+/// The cases of every kernel for one draw of sizes and values.
+fn cases(element: Element, tile: Tile, seed: u64, rank: usize, among: &[usize]) -> Vec<Case> {
+    let lora = lora::cases(element, tile, seed, rank, among);
+    lora.into_iter().chain(bone::cases(element, tile, seed, rank, among)).collect()
+}
 
 /// Runs `cases` in all thread orders, judges the first and compares the others with it.
 fn check(instance: Instance, sanitizer: Sanitizer, cases: impl Iterator<Item = Case>) {
@@ -42,16 +49,16 @@ fn instance(element: Element, tile: Tile, rank: usize) -> Instance {
 #[test]
 fn kernels_compute_what_their_functions_mean() {
     for element in ELEMENTS {
-        let of_lora = (0..CASES).flat_map(|seed| lora::cases(element, TILES[0], seed, 16, lora::LARGE));
-        check(instance(element, TILES[0], 16), Sanitizer::None, of_lora);
+        let all = (0..CASES).flat_map(|seed| cases(element, TILES[0], seed, 16, LARGE));
+        check(instance(element, TILES[0], 16), Sanitizer::None, all);
     }
 }
 
 #[test]
 fn ranks_and_tiles_make_no_difference_to_the_meaning() {
     for (tile, rank) in [(TILES[0], 32), (TILES[0], 64), (TILES[1], 16)] {
-        let of_lora = (0..2).flat_map(|seed| lora::cases(Element::Bf16, tile, seed, rank, lora::LARGE));
-        check(instance(Element::Bf16, tile, rank), Sanitizer::None, of_lora);
+        let all = (0..2).flat_map(|seed| cases(Element::Bf16, tile, seed, rank, LARGE));
+        check(instance(Element::Bf16, tile, rank), Sanitizer::None, all);
     }
 }
 
@@ -59,8 +66,8 @@ fn ranks_and_tiles_make_no_difference_to_the_meaning() {
 fn sanitizers_find_nothing() {
     for sanitizer in [Sanitizer::Address, Sanitizer::Thread] {
         for element in [Element::Bf16, Element::F32] {
-            let of_lora = (0..2).flat_map(|seed| lora::cases(element, TILES[0], seed, 16, lora::SMALL));
-            check(instance(element, TILES[0], 16), sanitizer, of_lora);
+            let all = (0..2).flat_map(|seed| cases(element, TILES[0], seed, 16, SMALL));
+            check(instance(element, TILES[0], 16), sanitizer, all);
         }
     }
 }

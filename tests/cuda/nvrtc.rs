@@ -12,6 +12,9 @@ const ARCHITECTURES: [&str; 6] = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", 
 /// The version that wrote the table.
 const VERSION: (i32, i32) = (12, 9);
 
+/// Kernels without a product, whose blocks have 256 threads.
+const PLAIN: [&str; 2] = ["bone_fold", "sum_slabs"];
+
 /// What one kernel takes.
 #[derive(PartialEq, Eq, Debug)]
 struct Resources {
@@ -85,8 +88,9 @@ fn resources(source: &Source, instance: Instance, arch: &'static str) -> Vec<Res
 
 /// What no version of the compiler may change.
 fn judge(r: &Resources) -> Option<String> {
-    let threads = if r.kernel == "sum_slabs" { 256 } else { r.instance.tile.threads().max(128) };
-    let multiplies = r.kernel != "sum_slabs" && r.instance.element != Element::F32;
+    let is_plain = PLAIN.contains(&r.kernel.as_str());
+    let threads = if is_plain { 256 } else { r.instance.tile.threads().max(128) };
+    let multiplies = !is_plain && r.instance.element != Element::F32;
     let problems = [
         (r.registers == 0, "nothing is known of its registers"),
         (r.local > 0, "registers are spilled"),

@@ -1,9 +1,16 @@
 //! The meaning of a function: its body, evaluated in `f64`.
-use graft_ir::{Array, DType, Data, Graph, Node, Precision, Type, eval, library, parse_functions, random};
+use graft_ir::{
+    Array, Attr, DType, Data, Graph, Node, Precision, Type, eval, library, parse_functions, random,
+};
 use graft_passes::inject::METHODS;
 
 /// The first `n` results of the function `op` on `operands`.
 pub(crate) fn call(op: &str, operands: &[&Array], n: usize) -> Vec<Array> {
+    call_with(op, &[], operands, n)
+}
+
+/// The same with attributes.
+pub(crate) fn call_with(op: &str, attrs: &[(&str, Attr)], operands: &[&Array], n: usize) -> Vec<Array> {
     let mut graph = Graph::default();
     for (domain, version) in [("", 18), ("graft", 1)] {
         graph.opsets.insert(domain.into(), version);
@@ -18,7 +25,8 @@ pub(crate) fn call(op: &str, operands: &[&Array], n: usize) -> Vec<Array> {
     });
     let inputs = inputs.collect();
     let outputs = (0..n).map(|i| Some(graph.add_value(format!("y{i}"), None))).collect();
-    let node = Node { inputs, outputs, ..Node::new(op, &[], &[]) };
+    let attrs = attrs.iter().map(|(name, attr)| (name.to_string(), attr.clone())).collect();
+    let node = Node { inputs, outputs, attrs, ..Node::new(op, &[], &[]) };
     let operands: Vec<_> = operands.iter().map(|&a| Some(a)).collect();
     eval::eval_node(&graph, &node, &operands, Precision::Exact).expect("the body runs")
 }

@@ -1,7 +1,7 @@
 //! What plans say of their costs, against the study's figures.
 use graft_kernels::{
-    cuda::{Dropout, Element, TILES},
-    lora::cuda::{Sizes, lora, lora_grad},
+    cuda::{Dropout, Element, Sizes, TILES},
+    lora::cuda::{lora, lora_grad},
 };
 
 /// 8192 tokens, 4096 × 4096, rank 16, in bf16: forward 236 MB and backward 304 MB are what a reading and a writing of

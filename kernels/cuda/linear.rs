@@ -1,0 +1,133 @@
+//! What the plans of adapted linears share: sizes, and launches of the extended product and of the pass over dy.
+use super::{
+    Argument::{self, Int},
+    Buffer, Element, Instance, Launch, Slabs, Tile, Traffic,
+};
+
+/// The sizes of an adapted linear.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sizes {
+    /// Rows of the activation.
+    pub tokens: usize,
+    /// Its columns.
+    pub n_in: usize,
+    /// Columns of the result.
+    pub n_out: usize,
+    /// The adapter's rank.
+    pub rank: usize,
+}
+
+/// The largest rank that the kernels serve: accumulators of so many columns fit into a warp's registers.
+pub const LARGEST_RANK: usize = 64;
+
+/// Columns and tokens that a block of `rank_grad.cuh` takes at once.
+const RANK_GRAD: usize = 64;
+
+impl Sizes {
+    /// Whether the kernels serve these sizes: every size fits an `int` and a grid, and none is 0.
+    pub fn are_served(&self) -> bool {
+        let all = [self.tokens, self.n_in, self.n_out, self.rank];
+        // A grid has at most 65535 rows of tiles, of 64 elements at least.
+        all.iter().all(|&n| n > 0 && n < 64 * 65_535) && self.rank <= LARGEST_RANK
+    }
+    /// What the sources are compiled for.
+    pub(crate) fn instance(&self, element: Element, tile: Tile) -> Instance {
+        // Powers of two keep the number of instances small.
+        Instance { element, tile, rank: self.rank.next_power_of_two().max(16) }
+    }
+}
+
+/// The tile of a product with as few columns as the rank: `RankTile` in `instance.cuh`.
+pub(crate) fn rank_tile(rank: usize) -> Tile {
+    Tile { m: 64, n: rank, k: 64, warps: [4, 1], stages: 2 }
+}
+
+/// A product of (rows, cols, depth) by blocks of `tile`.
+pub(crate) struct Product {
+    pub(crate) sizes: [usize; 3],
+    pub(crate) tile: Tile,
+    pub(crate) along_k: [bool; 2],
+    pub(crate) slabs: usize,
+}
+
+impl Product {
+    /// Its launch; elements of the result have so many bytes.
+    pub(crate) fn launch(
+        &self,
+        kernel: &'static str,
+        instance: Instance,
+        arguments: Vec<Argument>,
+        result_bytes: usize,
+    ) -> Launch {
+        let ([m, n, k], tile, bytes) = (self.sizes, self.tile, instance.element.bytes());
+        let (across, down) = (n.div_ceil(tile.n), m.div_ceil(tile.m));
+        let stored = (m * n * self.slabs * result_bytes) as u64;
+        Launch {
+            kernel,
+            instance,
+            grid: [across, down, self.slabs],
+            block: tile.threads(),
+            shared: tile.shared(instance.element, self.along_k),
+            arguments,
+            traffic: Traffic {
+                flops: 2 * (m * n * k) as u64,
+                ideal: ((m * k + k * n) * bytes) as u64 + stored,
+                issued: ((m * k * across + k * n * down) * bytes) as u64 + stored,
+            },
+        }
+    }
+}
+
+/// Arguments: buffers, then sizes, then others.
+pub(crate) fn arguments(buffers: &[Buffer], sizes: &[usize], others: &[Argument]) -> Vec<Argument> {
+    let buffers = buffers.iter().map(|&b| Argument::Buffer(b));
+    buffers.chain(sizes.iter().map(|&n| Int(n as i32))).chain(others.iter().copied()).collect()
+}
+
+/// The pass over dy that makes the gradient in rank space and a slab's part of that of the up-projection.
+pub(crate) struct RankGrad {
+    pub(crate) sizes: Sizes,
+    pub(crate) slabs: Slabs,
+}
+
+impl RankGrad {
+    /// Its launch; what the kernel takes before the tiles of a slab is `arguments`.
+    pub(crate) fn launch(
+        &self,
+        kernel: &'static str,
+        instance: Instance,
+        mut arguments: Vec<Argument>,
+    ) -> Launch {
+        let Sizes { tokens, n_out, rank, .. } = self.sizes;
+        let (up, bytes, tiles) = (rank * n_out, instance.element.bytes(), tokens.div_ceil(RANK_GRAD));
+        // Panels of what was saved (once), and of dy and the weight (twice): rows of 64 elements, or of the rank, and
+        // 16 bytes.
+        let saved = RANK_GRAD * (instance.rank * bytes + 16);
+        let stage = (RANK_GRAD + instance.rank) * (RANK_GRAD * bytes + 16);
+        let read_once = ((tokens * n_out + 2 * tokens * rank) * bytes) as u64;
+        let parts = 4 * (self.slabs.n * up) as u64;
+        // Each tile after the first of a slab adds to what the one before it stored.
+        let added = 8 * ((tiles - self.slabs.n) * up) as u64;
+        arguments.push(Int(self.slabs.steps_per_slab as i32));
+        Launch {
+            kernel,
+            instance,
+            grid: [self.slabs.n, 1, 1],
+            block: 128,
+            shared: saved + 2 * stage,
+            arguments,
+            traffic: Traffic {
+                flops: 4 * (tokens * up) as u64,
+                ideal: read_once + (up * bytes) as u64 + parts,
+                issued: read_once + (tiles * up * bytes) as u64 + parts + added,
+            },
+        }
+    }
+}
+
+impl Slabs {
+    /// Cuts the sum over tokens.
+    pub(crate) fn of_tokens(tokens: usize) -> Slabs {
+        Slabs::cut(tokens.div_ceil(RANK_GRAD))
+    }
+}
