@@ -271,6 +271,7 @@ fn adalora_leaves_out_ranks_until_the_target() {
     let short = Config { duration: Duration::Steps(6), out: dir.path().join("short"), ..config };
     let error = run(&base, &short, &mut Silent).expect_err("no step is left to choose ranks in");
     assert_eq!(error.code, Code::METHOD, "{error}");
+    assert!(!dir.path().join("short").exists(), "nothing is left behind");
 }
 
 #[test]

@@ -62,7 +62,8 @@ impl Rule {
     }
 }
 
-fn start(_: &Course<'_>, widths: &[usize]) -> Result<Control> {
+fn start(course: &Course<'_>, widths: &[usize]) -> Result<Control> {
+    Rule::new(course.config)?.check(course)?;
     let layers = widths.iter().map(|&width| Ranks::first(width, width)).collect();
     Ok(Control { layers, ..Control::default() })
 }
@@ -72,7 +73,6 @@ fn start(_: &Course<'_>, widths: &[usize]) -> Result<Control> {
 fn decide(course: &Course<'_>, control: &Control, statistics: &[Vec<f64>]) -> Result<Control> {
     let mut next = Control { zeroes_now: false, ..control.clone() };
     let rule = Rule::new(course.config)?;
-    rule.check(course)?;
     let mut scores: Vec<f64> = statistics.iter().flatten().copied().collect();
     let linears = control.layers.len();
     let (budget, chooses) = rule.budget(course.step, course.total, scores.len(), linears);
@@ -137,11 +137,9 @@ mod tests {
     #[test]
     fn a_training_without_a_step_to_choose_in_is_refused() {
         let config = config(TIMED);
-        let at = |total| Course { config: &config, step: 1, total, lr: 0.0 };
-        let control = start(&at(31), &[4]).unwrap();
-        let scores = [vec![0.1, 0.2, 0.3, 0.4]];
-        assert!(decide(&at(31), &control, &scores).is_ok());
-        let error = decide(&at(30), &control, &scores).unwrap_err();
+        let begin = |total| start(&Course { config: &config, step: 0, total, lr: 0.0 }, &[4]);
+        assert!(begin(31).is_ok());
+        let error = begin(30).unwrap_err();
         assert!(error.message.contains("`tinit`: `10` and `tfinal` leave none of 30 steps"), "{error}");
     }
 

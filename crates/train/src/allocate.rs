@@ -23,7 +23,10 @@ pub(crate) struct Allocator {
 
 impl Allocator {
     /// `None` where the method of the adapters on `forward` has no schedule.
-    pub(crate) fn new(forward: &Graph) -> Result<Option<Allocator>> {
+    ///
+    /// # Errors
+    /// Those of the schedule's start, where a run of `total` steps does not suit it.
+    pub(crate) fn new(forward: &Graph, total: u64) -> Result<Option<Allocator>> {
         let found = adapters(forward)?;
         let Some(first) = found.first() else { return Ok(None) };
         let config = first.config()?;
@@ -35,8 +38,7 @@ impl Allocator {
             Some(forward.name(v).to_string())
         });
         let zeroed = zeroed.collect();
-        // Nothing that holds at the beginning depends on how long the run will be.
-        let control = (schedule.start)(&Course { config: &config, step: 0, total: 1, lr: 0.0 }, &widths)?;
+        let control = (schedule.start)(&Course { config: &config, step: 0, total, lr: 0.0 }, &widths)?;
         Ok(Some(Allocator { schedule, config, targets, zeroed, control }))
     }
 

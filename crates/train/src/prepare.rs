@@ -58,7 +58,11 @@ impl Prepared {
 
         let mut settings = config.settings(inject.as_ref());
         settings.extend(fingerprints(base, config, init.as_ref())?);
-        let (allocator, State { progress, settings, tensors, best }) = beginning(config, settings, &graphs)?;
+        let total =
+            total_steps(config, &Stream::new(config.order, data.lengths(), config.batch, config.seed, 0));
+        let allocator = Allocator::new(&graphs.forward, total)?;
+        let (allocator, State { progress, settings, tensors, best }) =
+            beginning(config, settings, &graphs, allocator)?;
         let options = Options { threads: config.threads, ..Options::default() };
         let stepper = Stepper::new(&graphs, &tensors, config.seed, &options)?;
         let evaluator = match &config.eval {
@@ -69,8 +73,8 @@ impl Prepared {
             None => None,
         };
         let stream = Stream::new(config.order, data.lengths(), config.batch, config.seed, progress.batches);
-        let schedule = Schedule::new(config.lr, config.schedule, config.warmup, total_steps(config, &stream));
-        let outputs = outputs.lasting(&graphs.forward, schedule.total)?;
+        let schedule = Schedule::new(config.lr, config.schedule, config.warmup, total);
+        let outputs = outputs.lasting(&graphs.forward, total)?;
         let run = Prepared {
             graphs,
             outputs,
@@ -210,8 +214,8 @@ fn beginning(
     config: &Config,
     settings: BTreeMap<String, String>,
     graphs: &Graphs,
+    mut allocator: Option<Allocator>,
 ) -> Result<(Option<Allocator>, State)> {
-    let mut allocator = Allocator::new(&graphs.forward)?;
     let mut initial = graphs.initial_state()?;
     initial.extend(allocator.iter().flat_map(Allocator::state));
     let mut state = match config.resume {

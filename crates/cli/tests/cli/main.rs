@@ -6,6 +6,7 @@ mod data;
 mod fixtures;
 mod hostile;
 mod interrupt;
+mod methods;
 mod reading;
 mod refusals;
 mod sandbox;
