@@ -3,6 +3,7 @@
 
 pub mod canonicalize;
 pub mod constant;
+pub mod cse;
 pub mod diff;
 pub mod fold;
 pub mod fuse;
@@ -48,6 +49,7 @@ pub struct Pass {
 pub const ALL: &[Pass] = &[
     optimizer::ACCUMULATE,
     canonicalize::PASS,
+    cse::PASS,
     fold::PASS,
     fuse::PASS,
     grad::PASS,

@@ -13,7 +13,8 @@ use serde_json::json;
 /// Options: `kind`: `adamw` (default) or `sgd`; `beta1` (0.9), `beta2` (0.999), `eps` (1e-8), `weight_decay` (adamw:
 /// 0.01, decoupled; sgd: 0); `clip`: the largest global norm of the gradients, 0 (the default) for none;
 /// `keep_grads`: the gradients, before clipping, stay outputs; `accumulate=K`: the gradients are the sums that the pass
-/// `accumulate` makes of K batches, in place of the graph's own.
+/// `accumulate` makes of K batches, in place of the graph's own; with K = 0, of as many as the int64 scalar input
+/// `batches` says.
 ///
 /// Each trained weight `p` becomes an input, with inputs `p.m` and `p.v` for AdamW's state and scalar inputs `lr`
 /// (float) and `step` (int64, from 1); outputs are `p.next`, `p.m.next`, `p.v.next` and `grad_norm`, the norm before

@@ -1,10 +1,11 @@
 //! Gradients over several batches: one graph sums them up, another updates the weights by their mean.
 //!
 //! After `grad`, the pass `accumulate` makes the first graph (state: the sums `<weight>.sum`), and
-//! `optimizer{accumulate=K}` the second, which reads the sums, and sets them back to zero.
+//! `optimizer{accumulate=K}` the second, which reads the sums, and sets them back to zero. With `accumulate=0` the
+//! second reads from the input `batches` how many were summed.
 use super::{Weight, gradients, make_input, next_of, note_state, state_input};
 use crate::{Context, Options, Pass, io, meta};
-use graft_ir::{Builder, Code, Error, Graph, Node, Result, Value};
+use graft_ir::{Builder, DType, Graph, Node, Result, Value};
 
 /// Replaces the gradients of a graph by state inputs `<weight>.sum` and outputs `<weight>.sum.next`.
 pub const PASS: Pass =
@@ -37,7 +38,7 @@ fn sum_of(weight: Value, graph: &mut Graph) -> (Value, Value) {
     (sum, next)
 }
 
-/// Puts the mean over `batches` of the accumulated sums in place of the gradients; whatever else the graph returned
+/// Puts the mean over `batches` (0: as many as the input of that name says) of the accumulated sums in place of the gradients; whatever else the graph returned
 /// is dropped, the model with it.
 pub(super) fn use_sums(
     graph: &mut Graph,
@@ -45,19 +46,23 @@ pub(super) fn use_sums(
     batches: u32,
     state: &mut Vec<(Value, Value)>,
 ) -> Result<()> {
-    if batches == 0 {
-        return Err(Error::new(Code::PASS, "option `accumulate`: expected at least one batch"));
-    }
     graph.inputs.clear();
     graph.outputs.clear();
     graph.nodes.clear();
     graph.meta.remove(meta::IO);
+    let count = (batches == 0).then(|| io::scalar_input(graph, "batches", DType::Int64)).transpose()?;
     for weight in weights {
         let (sum, next) = sum_of(weight.weight, graph);
         let name = format!("{}.grad", graph.name(weight.weight));
         let mut b = Builder::new(graph);
         b.scope(format!("accumulate.{name}."));
-        weight.gradient = b.scale(sum, 1.0 / f64::from(batches))?;
+        weight.gradient = match count {
+            Some(count) => {
+                let count = b.cast_like(count, sum)?;
+                b.div(sum, count)?
+            }
+            None => b.scale(sum, 1.0 / f64::from(batches))?,
+        };
         let zero = b.zeros_like(sum)?;
         b.append(Node::new("Identity", &[zero], &[next]))?;
         graph[weight.gradient].name = io::free_name(graph, &name);

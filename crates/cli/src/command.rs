@@ -33,6 +33,7 @@ commands! {
     demo Demo;
     diff Diff;
     explain Explain;
+    export Export;
     inject Inject;
     inspect Inspect;
     man Man;

@@ -8,7 +8,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// The folder of a model, and the files in it that were opened so far.
+/// The folder of a model, and the files in it that were opened so far, its own among them.
 #[derive(Debug, Default)]
 pub(crate) struct External {
     folder: Option<PathBuf>,
@@ -30,6 +30,21 @@ impl External {
     /// The files of a model in `folder`; without one, external data are refused.
     pub(crate) fn new(folder: Option<PathBuf>) -> External {
         External { folder, files: Mutex::default() }
+    }
+    /// The files of a model that was read from `path`, which holds `bytes`.
+    pub(crate) fn of_model(path: &Path, bytes: Bytes) -> External {
+        let name = path.file_name().and_then(|name| name.to_str()).map(str::to_string);
+        let files = name.map(|name| (name, bytes)).into_iter().collect();
+        External { folder: Some(crate::files::folder(path).to_path_buf()), files: Mutex::new(files) }
+    }
+    /// The opened file that `data` is a part of, and where it begins there.
+    pub(crate) fn place_of(&self, data: &Bytes) -> Option<(String, u64)> {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = data.as_ptr().addr();
+        files.iter().find_map(|(name, file)| {
+            let offset = start.checked_sub(file.as_ptr().addr())?;
+            (offset + data.len() <= file.len()).then(|| (name.clone(), offset as u64))
+        })
     }
     /// The model's folder.
     pub(crate) fn folder(&self) -> Option<&Path> {

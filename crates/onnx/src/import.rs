@@ -3,16 +3,15 @@ use crate::{Model, Origin, attr, external::External, proto::*, scope::Scope, typ
 use graft_ir::{Attrs, Code, Error, Function, Graph, Result};
 use std::{
     collections::{BTreeMap, HashSet},
-    path::PathBuf,
     sync::Arc,
 };
 
 /// The newest version of the format that the committed schema describes.
 const NEWEST_IR: i64 = 14;
 
-/// The graph of a model whose external data lie in `folder`.
-pub(crate) fn model(proto: ModelProto, folder: Option<PathBuf>, mut warnings: Vec<String>) -> Result<Model> {
-    let origin = Origin { proto, external: External::new(folder) };
+/// The graph of a model with its external data.
+pub(crate) fn model(proto: ModelProto, external: External, mut warnings: Vec<String>) -> Result<Model> {
+    let origin = Origin { proto, external };
     let proto = &origin.proto;
     let ir_version = proto.ir_version.filter(|v| *v > 0);
     let ir_version = ir_version.ok_or_else(|| Error::new(Code::MODEL, "the model has no ir_version"))?;

@@ -18,7 +18,7 @@ mod tensor;
 mod types;
 
 pub use files::{atomic_write, atomic_write_with, check_target};
-pub use save::{ExternalData, SaveOptions, save, to_bytes};
+pub use save::{ExternalData, SaveOptions, save, save_training, to_bytes};
 
 use bytes::Bytes;
 use external::External;
@@ -70,7 +70,7 @@ pub fn load(path: &Path) -> Result<Model> {
     if bytes.is_empty() {
         return Err(Error::new(Code::DECODE, "the file is empty"));
     }
-    decode(bytes, Some(files::folder(path)))
+    decode_with(bytes.clone(), External::of_model(path, bytes))
 }
 
 /// Whether the file's name says that it holds ONNX text.
@@ -83,9 +83,13 @@ fn is_text(path: &Path) -> bool {
 /// # Errors
 /// As [`load`]'s.
 pub fn decode(bytes: Bytes, folder: Option<&Path>) -> Result<Model> {
+    decode_with(bytes, External::new(folder.map(Path::to_path_buf)))
+}
+
+fn decode_with(bytes: Bytes, external: External) -> Result<Model> {
     let warnings = limits::scan(&bytes)?;
     let proto = ModelProto::decode(bytes).map_err(|e| undecodable(&e.to_string()))?;
-    import::model(proto, folder.map(Path::to_path_buf), warnings)
+    import::model(proto, external, warnings)
 }
 
 /// What `prost` says, without the path through all the messages, which can be very long.

@@ -1,5 +1,11 @@
 //! Writing models: to one file, or to one and a file of weights beside it.
-use crate::{Model, encode, export, files, files::Pending, is_text, proto::ModelProto, spill};
+use crate::{
+    Model, encode, export, files,
+    files::Pending,
+    is_text,
+    proto::{ModelProto, StringStringEntryProto, TrainingInfoProto},
+    spill,
+};
 use graft_ir::{Code, Error, Graph, Result};
 use prost::Message as _;
 use std::path::{Path, PathBuf};
@@ -31,6 +37,8 @@ pub enum ExternalData {
     Never,
     /// Into a file beside the model, but for small ones.
     Always,
+    /// Where the origin has them, but for small ones: the file refers to the origin's, which must lie in its folder.
+    Shared,
 }
 
 /// No message of protobuf can be larger.
@@ -43,12 +51,28 @@ const LARGEST: usize = i32::MAX as usize;
 /// `EXISTS` if a file exists and `force` is not given, `IO` if one cannot be written, `GRAPH` if a weight has no data,
 /// `LIMIT` if the model is larger than ONNX allows. In each case nothing is left behind.
 pub fn save(graph: &Graph, origin: Option<&Model>, path: &Path, options: &SaveOptions) -> Result<()> {
+    save_training(graph, origin, path, options, &[])
+}
+
+/// [`save`] for a training step: after a run, each initializer of `update` takes the value of its output, which the model
+/// says as ONNX does, by `TrainingInfoProto.update_binding`.
+///
+/// # Errors
+/// As [`save`]'s.
+pub fn save_training(
+    graph: &Graph,
+    origin: Option<&Model>,
+    path: &Path,
+    options: &SaveOptions,
+    update: &[(String, String)],
+) -> Result<()> {
     if is_text(path) {
         let text = graph.to_string();
         return files::atomic_write_with(path, options.force, |w| w.write_all(text.as_bytes()));
     }
     let origin = origin.and_then(|m| m.origin.as_deref());
     let mut proto = export::model(graph, origin)?;
+    proto.training_info.extend(training_info(update));
     let mut model = Pending::create(path, options.force)?;
     let weights = match spill::plan(&mut proto, origin, path, options)? {
         Some(weights) => Some(write_weights(&weights, options.force)?),
@@ -60,6 +84,16 @@ pub fn save(graph: &Graph, origin: Option<&Model>, path: &Path, options: &SaveOp
         Some((weights, target)) => commit_both(weights, &target, model),
         None => model.commit(),
     }
+}
+
+/// What the model says of its training; nothing where nothing is updated.
+fn training_info(update: &[(String, String)]) -> Option<TrainingInfoProto> {
+    let entry = |(key, value): &(String, String)| StringStringEntryProto {
+        key: Some(key.clone()),
+        value: Some(value.clone()),
+    };
+    let update_binding: Vec<_> = update.iter().map(entry).collect();
+    (!update_binding.is_empty()).then(|| TrainingInfoProto { update_binding, ..TrainingInfoProto::default() })
 }
 
 /// The bytes of a model with all weights in it.

@@ -57,6 +57,15 @@ pub(crate) fn plan(
         stay &= !is_external(t) || named != path.file_name() && !(spills && named == Some(data.as_os_str()));
         Ok(())
     })?;
+    if options.external == ExternalData::Shared {
+        if !same_folder(external, path) {
+            let message = "weights can be shared by models in one folder only";
+            return Err(
+                Error::new(Code::USAGE, message).help("write the model beside the one that it is made of")
+            );
+        }
+        share(proto, external, path);
+    }
     if !stay {
         each_tensor(proto, &mut |t| if is_external(t) { weights.take(t, external) } else { Ok(()) })?;
     }
@@ -66,6 +75,34 @@ pub(crate) fn plan(
         }
     }
     Ok((!weights.parts.is_empty()).then_some(weights))
+}
+
+/// Makes large weights refer to the origin's file that holds them, unless that is to be replaced by `path`.
+fn share(proto: &mut ModelProto, external: &External, path: &Path) {
+    let stays = |name: &str| path.file_name() != Some(name.as_ref());
+    let place = |data: Bytes| {
+        let (name, offset) = external.place_of(&data).filter(|(name, _)| stays(name))?;
+        Some((name, offset, data.len() as u64))
+    };
+    for t in proto.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
+        let data = t.raw_data.clone().filter(|data| !is_external(t) && data.len() >= SMALLEST);
+        if let Some((name, offset, length)) = data.and_then(place) {
+            refer(t, &name, offset, length);
+        }
+    }
+}
+
+/// Takes a tensor's data out of its message and says where they lie.
+fn refer(t: &mut TensorProto, name: &str, offset: u64, length: u64) {
+    clear(t);
+    let entry =
+        |key: &str, value: String| StringStringEntryProto { key: Some(key.into()), value: Some(value) };
+    t.external_data = vec![
+        entry("location", name.into()),
+        entry("offset", offset.to_string()),
+        entry("length", length.to_string()),
+    ];
+    t.data_location = Some(DataLocation::External as i32);
 }
 
 /// Puts all weights into the model.
@@ -131,16 +168,7 @@ impl Weights {
         let length = data.len() as u64;
         let offset = self.end.next_multiple_of(if length >= LARGE { CHUNK } else { PAGE });
         self.end = offset + length;
-        clear(t);
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        let entry =
-            |key: &str, value: String| StringStringEntryProto { key: Some(key.into()), value: Some(value) };
-        t.external_data = vec![
-            entry("location", name.into_owned()),
-            entry("offset", offset.to_string()),
-            entry("length", length.to_string()),
-        ];
-        t.data_location = Some(DataLocation::External as i32);
+        refer(t, &self.path.file_name().unwrap_or_default().to_string_lossy(), offset, length);
         self.parts.push((offset, data));
         Ok(())
     }

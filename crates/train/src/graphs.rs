@@ -3,14 +3,18 @@ use crate::{
     config::Config,
     data::{Input, Label, Schema},
     observer::{Observer, Silent},
+    start::Start,
 };
-use graft_ir::{Code, Error, Graph, Result, Tensor, Value};
+use graft_ir::{Code, Error, Graph, Node, Result, Tensor, Type, Value};
 use graft_passes::{
     ALL, Context, Options, Stage,
     inject::{draws, trainable},
     io, meta, optimizer, pipeline,
 };
 use std::collections::{BTreeMap, HashSet};
+
+/// Which calls a graph may hold: what has a kernel where it will run.
+pub(crate) type Kernels<'a> = &'a dyn Fn(&Node, &[Option<Type>]) -> bool;
 
 /// The graphs of a run.
 pub(crate) struct Graphs {
@@ -43,7 +47,7 @@ pub fn training_stages(config: &Config) -> Vec<Stage> {
     if config.dump_grads.is_some() {
         optimizer = optimizer.with("keep_grads", true);
     }
-    if config.accumulate > 1 {
+    if config.accumulate != 1 {
         optimizer = optimizer.with("accumulate", config.accumulate);
     }
     vec![Stage::new("penalty"), Stage::new("grad"), optimizer, Stage::new("fuse")]
@@ -51,68 +55,82 @@ pub fn training_stages(config: &Config) -> Vec<Stage> {
 
 /// A model up to its loss as it is: no adapter is put on it.
 pub(crate) fn without_adapter(model: &Graph, config: &Config, observer: &mut dyn Observer) -> Result<Graph> {
-    run(&forward_stages(config, None), model, None, config.seed, observer)
+    Maker { config, has_kernel: &graft_kernels::supports }.run(
+        &forward_stages(config, None),
+        model,
+        None,
+        observer,
+    )
 }
 
-/// Runs `stages` on `graph` with the kernels of the CPU.
-fn run(
-    stages: &[Stage],
-    graph: &Graph,
-    adapter: Option<&BTreeMap<String, Tensor>>,
-    seed: u64,
-    observer: &mut dyn Observer,
-) -> Result<Graph> {
-    let mut lines = Vec::new();
-    let mut ctx = Context {
-        log: &mut |line| lines.push(line.to_string()),
-        has_kernel: &graft_kernels::supports,
-        adapter,
-        seed,
-    };
-    let made = pipeline::run(ALL, stages, graph, &mut ctx, &mut |step| observer.pass(step));
-    lines.iter().for_each(|line| observer.note(line));
-    made
+/// Makes the graphs of one configuration for one place where they will run.
+#[derive(Clone, Copy)]
+pub(crate) struct Maker<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) has_kernel: Kernels<'a>,
 }
 
-impl Graphs {
-    /// Runs the passes. `init` are the adapter's tensors to start from, `head` those of its head.
-    pub(crate) fn new(
-        model: &Graph,
-        config: &Config,
-        inject: Option<&Options>,
-        init: Option<&BTreeMap<String, Tensor>>,
-        head: Option<&BTreeMap<String, Tensor>>,
+impl Maker<'_> {
+    /// Runs `stages` on `graph`.
+    pub(crate) fn run(
+        &self,
+        stages: &[Stage],
+        graph: &Graph,
+        adapter: Option<&BTreeMap<String, Tensor>>,
         observer: &mut dyn Observer,
-    ) -> Result<Graphs> {
+    ) -> Result<Graph> {
+        let mut lines = Vec::new();
+        let mut ctx = Context {
+            log: &mut |line| lines.push(line.to_string()),
+            has_kernel: self.has_kernel,
+            adapter,
+            seed: self.config.seed,
+        };
+        let made = pipeline::run(ALL, stages, graph, &mut ctx, &mut |step| observer.pass(step));
+        lines.iter().for_each(|line| observer.note(line));
+        made
+    }
+
+    /// The adapted model up to its loss, as it is evaluated, and as it is trained: with what each step draws.
+    pub(crate) fn models(
+        &self,
+        model: &Graph,
+        start: &Start,
+        observer: &mut dyn Observer,
+    ) -> Result<(Graph, Graph)> {
         let up_to_loss = |inject: Option<&Options>, observer: &mut dyn Observer| {
-            let mut graph = run(&forward_stages(config, inject), model, init, config.seed, observer)?;
-            head.map_or(Ok(()), |head| fill_head(&mut graph, head))?;
+            let adapter = start.adapter.as_ref().map(|adapter| &adapter.tensors);
+            let mut graph = self.run(&forward_stages(self.config, inject), model, adapter, observer)?;
+            start.wanted_head(self.config).map_or(Ok(()), |head| fill_head(&mut graph, head))?;
             Ok::<Graph, Error>(graph)
         };
-        let forward = up_to_loss(inject, observer)?;
+        let forward = up_to_loss(start.inject.as_ref(), observer)?;
         let is_random = draws(&forward)?;
-        // The same model with what each step draws; what there is to say about it has been said.
-        let drawing = match inject.filter(|_| is_random) {
-            Some(options) => Some(up_to_loss(Some(&options.clone().with("training", true)), &mut Silent)?),
-            None => None,
+        // What there is to say about the model has been said.
+        let drawing = match start.inject.as_ref().filter(|_| is_random) {
+            Some(options) => up_to_loss(Some(&options.clone().with("training", true)), &mut Silent)?,
+            None => forward.clone(),
         };
-        let trained = drawing.as_ref().unwrap_or(&forward);
-        let update = run(&training_stages(config), trained, None, config.seed, observer)?;
-        let accumulate = (config.accumulate > 1).then(|| {
+        Ok((forward, drawing))
+    }
+
+    /// The graphs of a run.
+    pub(crate) fn graphs(&self, model: &Graph, start: &Start, observer: &mut dyn Observer) -> Result<Graphs> {
+        let (forward, trained) = self.models(model, start, observer)?;
+        let update = self.run(&training_stages(self.config), &trained, None, observer)?;
+        let accumulate = (self.config.accumulate != 1).then(|| {
             let stages = ["penalty", "grad", "accumulate", "fuse"].map(Stage::new);
-            run(&stages, trained, None, config.seed, observer)
+            self.run(&stages, &trained, None, observer)
         });
         Ok(Graphs { forward, update, accumulate: accumulate.transpose()? })
     }
+}
 
+impl Graphs {
     /// The model up to the loss, with the trained weights as inputs that can be fed.
     pub(crate) fn evaluation(&self) -> Graph {
         let mut graph = self.forward.clone();
-        for weight in trainable(&graph) {
-            if !graph.inputs.contains(&weight) {
-                graph.inputs.push(weight);
-            }
-        }
+        feed_trained(&mut graph);
         graph
     }
 
@@ -138,6 +156,15 @@ impl Graphs {
             Some((name.to_string(), state.get(name).or(self.forward[v].tensor.as_ref())?.clone()))
         };
         self.trained().into_iter().filter_map(weight).collect()
+    }
+}
+
+/// Makes the trained weights inputs that can be fed; what is not fed has the value that it has.
+pub(crate) fn feed_trained(graph: &mut Graph) {
+    for weight in trainable(graph) {
+        if !graph.inputs.contains(&weight) {
+            graph.inputs.push(weight);
+        }
     }
 }
 
@@ -204,7 +231,7 @@ pub fn fill_head(graph: &mut Graph, tensors: &BTreeMap<String, Tensor>) -> Resul
     }
     for (name, v) in weights {
         let tensor = tensors.get(&name).ok_or_else(|| misfit(format!("the trained head lacks `{name}`")))?;
-        let wanted = graph[v].ty.as_ref().and_then(graft_ir::Type::sizes);
+        let wanted = graph[v].ty.as_ref().and_then(Type::sizes);
         if graph.dtype(v) != Some(tensor.dtype()) || wanted.as_deref() != Some(tensor.dims()) {
             let found = format!("{}{:?}", tensor.dtype(), tensor.dims());
             let ty = graph[v].ty.as_ref().map_or(String::new(), ToString::to_string);

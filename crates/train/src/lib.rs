@@ -24,9 +24,11 @@ mod prepare;
 pub mod routing;
 mod run;
 mod schedule;
+mod start;
 mod state;
 mod stepper;
 pub mod trained;
+mod training_graphs;
 
 pub use config::{Config, Duration};
 pub use evaluate::evaluate;
@@ -39,3 +41,4 @@ pub use observer::{Observer, Silent};
 pub use order::{Order, Stream, batches};
 pub use run::{CHART_FILE, METRICS_FILE, Report, plan, run};
 pub use schedule::{Curve, Schedule};
+pub use training_graphs::{Calls, OLDEST_OPSET, TrainingGraphs, Wish};

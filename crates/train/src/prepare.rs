@@ -5,18 +5,16 @@ use crate::{
     data::{Dataset, Schema, Text},
     estimate,
     evaluate::Evaluator,
-    experts,
     folder::digest,
-    graphs::{Graphs, schema},
-    init::Init,
+    graphs::{Graphs, Maker, schema},
     observer::Observer,
     order::Stream,
     outputs::Outputs,
     schedule::Schedule,
+    start::Start,
     state::{Progress, State},
     stepper::Stepper,
 };
-use graft_adapter::HEAD_FILE;
 use graft_exec::Options;
 use graft_ir::{Code, Error, Graph, Result, Tensor};
 use graft_passes::targets;
@@ -41,23 +39,17 @@ pub(crate) struct Prepared {
 impl Prepared {
     /// Reads and checks everything that the run needs.
     pub(crate) fn new(base: &Graph, config: &Config, observer: &mut dyn Observer) -> Result<Prepared> {
-        let init = config.init.as_deref().map(|dir| read_init(dir, observer)).transpose()?;
-        let inject = config.inject_options(init.as_ref().map(|i| &i.adapter.options))?;
-        let inject = inject.map(|options| experts::settled(options, config, observer)).transpose()?;
-        let adapter = init.as_ref().map(|i| &i.adapter.tensors);
-        let head = init.as_ref().and_then(|i| i.head.as_ref());
-        if head.is_some() && config.head.is_none() {
-            observer.note("the adapter to start from has a trained head, which is not used without `--head`");
-        }
-        let head = head.filter(|_| config.head.is_some());
-        let graphs = Graphs::new(base, config, inject.as_ref(), adapter, head, observer)?;
-        let started = init.as_ref().map(|i| &i.adapter.config);
-        let outputs = Outputs::new(base, &graphs.forward, inject.as_ref(), config.head.as_ref(), started)?;
+        let start = Start::read(config, observer)?;
+        let maker = Maker { config, has_kernel: &graft_kernels::supports };
+        let graphs = maker.graphs(base, &start, observer)?;
+        let (inject, adapter) = (start.inject.as_ref(), start.adapter.as_ref());
+        let outputs =
+            Outputs::new(base, &graphs.forward, inject, config.head.as_ref(), adapter.map(|a| &a.config))?;
         let schema = schema(&graphs.forward, &config.loss)?;
         let data = read_data(&config.data, &schema, config, observer)?;
 
-        let mut settings = config.settings(inject.as_ref());
-        settings.extend(fingerprints(base, config, init.as_ref())?);
+        let mut settings = config.settings(inject);
+        settings.extend(fingerprints(base, config, &start)?);
         let total =
             total_steps(config, &Stream::new(config.order, data.lengths(), config.batch, config.seed, 0));
         let allocator = Allocator::new(&graphs.forward, total)?;
@@ -154,20 +146,6 @@ impl Prepared {
     }
 }
 
-/// An adapter to start from, and the head that was trained with it.
-struct Start {
-    adapter: Init,
-    head: Option<BTreeMap<String, Tensor>>,
-}
-
-fn read_init(dir: &Path, observer: &mut dyn Observer) -> Result<Start> {
-    let adapter = Init::read(dir)?;
-    adapter.warnings.iter().for_each(|warning| observer.note(warning));
-    let head = dir.join(HEAD_FILE);
-    let head = if head.exists() { Some(graft_adapter::tensors::read(&head)?) } else { None };
-    Ok(Start { adapter, head })
-}
-
 /// The rows of a file, as the command's flags say how to read them.
 pub(crate) fn read_data(
     path: &Path,
@@ -184,7 +162,7 @@ pub(crate) fn read_data(
 }
 
 /// Digests of the model, the data and the adapter to start from, by setting.
-fn fingerprints(base: &Graph, config: &Config, init: Option<&Start>) -> Result<BTreeMap<String, String>> {
+fn fingerprints(base: &Graph, config: &Config, start: &Start) -> Result<BTreeMap<String, String>> {
     let params = base.params.iter().filter_map(|&v| Some((base.name(v), "", base[v].tensor.as_ref()?)));
     let text = base.to_string();
     let nodes = Tensor::new(graft_ir::DType::Uint8, vec![text.len()], text.into_bytes().into())?;
@@ -200,8 +178,8 @@ fn fingerprints(base: &Graph, config: &Config, init: Option<&Start>) -> Result<B
             prints.insert(key.into(), digest(path)?);
         }
     }
-    if let Some(init) = init {
-        let tensors = init.adapter.tensors.iter().chain(init.head.iter().flatten());
+    if let Some(adapter) = &start.adapter {
+        let tensors = adapter.tensors.iter().chain(start.head.iter().flatten());
         let print = graft_adapter::fingerprint(tensors.map(|(name, t)| (name.as_str(), "", t)));
         prints.insert("init".into(), print);
     }

@@ -96,7 +96,7 @@ impl TextFlags {
 /// What is minimised.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Objective")]
-struct Objective {
+pub(crate) struct Objective {
     /// A new head: `classify:CLASSES[,pool=mean|cls|none][,from=OUTPUT]`
     #[arg(long)]
     head: Option<String>,
@@ -118,9 +118,8 @@ struct Course {
     /// Steps, in place of epochs
     #[arg(long)]
     steps: Option<u64>,
-    /// The optimiser
-    #[arg(long, default_value = "adamw", value_parser = ["adamw", "sgd"])]
-    optimizer: String,
+    #[command(flatten)]
+    rule: Rule,
     /// The highest learning rate
     #[arg(long, default_value_t = 2e-4, allow_negative_numbers = true)]
     lr: f64,
@@ -130,18 +129,9 @@ struct Course {
     /// The share of the steps over which the learning rate rises
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     warmup: f64,
-    /// Decoupled weight decay
-    #[arg(long, default_value_t = 0.01, allow_negative_numbers = true)]
-    weight_decay: f64,
-    /// The largest global norm of the gradients; 0 for no limit
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
-    clip: f64,
     /// Batches whose gradients are averaged for one step
     #[arg(long, default_value_t = 1, value_name = "K")]
     accumulate: usize,
-    /// The seed of everything random
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
     /// Evaluate every N steps (default: after each epoch, and at the end)
     #[arg(long, value_name = "N", requires = "eval")]
     eval_every: Option<u64>,
@@ -151,6 +141,23 @@ struct Course {
     /// Keep the adapter of the best evaluation, not the last
     #[arg(long, requires = "eval")]
     keep_best: bool,
+}
+
+/// How one step changes the weights.
+#[derive(clap::Args)]
+pub(crate) struct Rule {
+    /// The optimiser
+    #[arg(long, default_value = "adamw", value_parser = ["adamw", "sgd"])]
+    optimizer: String,
+    /// Decoupled weight decay
+    #[arg(long, default_value_t = 0.01, allow_negative_numbers = true)]
+    weight_decay: f64,
+    /// The largest global norm of the gradients; 0 for no limit
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    clip: f64,
+    /// The seed of everything random
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
 }
 
 /// What is written.
@@ -220,6 +227,31 @@ impl Args {
     }
 }
 
+impl Objective {
+    /// The configuration of a run that minimises this.
+    pub(crate) fn config(&self, config: Config) -> Result<Config> {
+        Ok(Config {
+            head: self.head.as_deref().map(head).transpose()?,
+            loss: self.loss.clone(),
+            logits: self.logits.clone(),
+            ..config
+        })
+    }
+}
+
+impl Rule {
+    /// The configuration of a run whose steps are made by this.
+    pub(crate) fn config(&self, config: Config) -> Config {
+        Config {
+            optimizer: self.optimizer.clone(),
+            weight_decay: self.weight_decay,
+            clip: (self.clip != 0.0).then_some(self.clip),
+            seed: self.seed,
+            ..config
+        }
+    }
+}
+
 impl Task {
     /// A run of a fresh LoRA with all defaults, whose results go to `out`.
     pub(crate) fn config(&self, out: &Path) -> Result<Config> {
@@ -228,9 +260,7 @@ impl Task {
             (_, Some(steps)) => Duration::Steps(steps),
             (epochs, None) => Duration::Epochs(epochs.unwrap_or(3)),
         };
-        Ok(Config {
-            head: objective.head.as_deref().map(head).transpose()?,
-            logits: objective.logits.clone(),
+        let config = Config {
             eval: data.eval.clone(),
             tokenizer: data.text.tokenizer.clone(),
             text: data.text.text.clone(),
@@ -240,13 +270,9 @@ impl Task {
             batch: data.batch,
             accumulate: course.accumulate,
             order: if data.order == "shuffle" { Order::Shuffle } else { Order::Sequential },
-            optimizer: course.optimizer.clone(),
             lr: course.lr,
             schedule: course.schedule.parse::<Curve>()?,
             warmup: course.warmup,
-            weight_decay: course.weight_decay,
-            clip: (course.clip != 0.0).then_some(course.clip),
-            seed: course.seed,
             precision: self.machine.precision.clone(),
             device: self.machine.device.clone(),
             threads: self.machine.threads,
@@ -254,7 +280,8 @@ impl Task {
             patience: course.patience,
             keep_best: course.keep_best,
             ..Config::new(&data.data, out, &objective.loss)
-        })
+        };
+        Ok(course.rule.config(objective.config(config)?))
     }
 }
 

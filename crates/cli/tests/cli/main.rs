@@ -3,6 +3,7 @@
 #![cfg(unix)]
 
 mod data;
+mod exporting;
 mod fixtures;
 mod hostile;
 mod interrupt;

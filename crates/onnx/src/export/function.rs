@@ -4,11 +4,32 @@ use crate::{import, proto::*, types};
 use graft_ir::{Code, Error, Function, Graph, Result, Value};
 use std::collections::BTreeSet;
 
+/// Appends `function`, unless it is there, behind the functions that it calls: readers that go through a model once, such as
+/// the official reference evaluator, know what a call means. `open` are those on the way, should they call themselves.
+fn callees_first<'g>(
+    graph: &'g Graph,
+    function: &'g Function,
+    done: &mut Vec<&'g Function>,
+    open: &mut BTreeSet<&'g str>,
+) {
+    if done.iter().any(|f| f.name == function.name) || !open.insert(&function.name) {
+        return;
+    }
+    for node in &function.body.nodes {
+        if let Some(callee) = graph.functions.get(&node.op) {
+            callees_first(graph, callee, done, open);
+        }
+    }
+    done.push(function);
+}
+
 impl Exporter<'_> {
-    /// The messages of a graph's functions: in the original's order, then the new ones by name.
+    /// The messages of a graph's functions: in the original's order, then the new ones by name, each behind those that it
+    /// calls.
     pub(super) fn functions(&mut self, graph: &Graph, old: &[FunctionProto]) -> Result<Vec<FunctionProto>> {
-        let mut functions: Vec<&Function> = graph.functions.values().map(|f| &**f).collect();
         let index = |f: &Function| f.origin.map_or(usize::MAX, |i| i as usize);
+        let mut functions: Vec<&Function> = Vec::with_capacity(graph.functions.len());
+        graph.functions.values().for_each(|f| callees_first(graph, f, &mut functions, &mut BTreeSet::new()));
         functions.sort_by_key(|f| index(f));
         let mut protos = Vec::with_capacity(functions.len());
         for function in functions {
