@@ -5,6 +5,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 /// What watches the kernels' memory.
@@ -88,8 +89,8 @@ impl Build {
             }
             objects.push(object);
         }
-        // Another process may be building the same: what appears under the final name is always whole.
-        let fresh = home.join(format!("program.{}", std::process::id()));
+        // Others may be building the same: what appears under the final name is always whole.
+        let fresh = fresh(&program);
         let mut link = Command::new(compiler);
         run(link.args(&objects).args(self.sanitize()).arg("-o").arg(&fresh))?;
         fs::rename(&fresh, &program).map_err(|e| e.to_string())?;
@@ -117,7 +118,7 @@ impl Build {
     }
 
     fn compile(&self, compiler: &str, home: &Path, unit: &str, object: &Path) -> Result<(), String> {
-        let fresh = object.with_extension(format!("{}.o", std::process::id()));
+        let fresh = fresh(object);
         let mut compile = Command::new(compiler);
         compile.args([
             "-std=c++20",
@@ -180,11 +181,18 @@ fn key(of: &impl Hash) -> String {
     format!("{:016x}", hasher.finish())
 }
 
+/// A name beside `path` that nobody else has, in this process or another: tests build side by side.
+fn fresh(path: &Path) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let nth = COUNT.fetch_add(1, Ordering::Relaxed);
+    path.with_extension(format!("{}-{nth}", std::process::id()))
+}
+
 /// Writes a file that others may be reading.
 fn write(path: &Path, text: &str) -> Result<(), String> {
     let cannot = |e: std::io::Error| format!("cannot write `{}`: {e}", path.display());
     fs::create_dir_all(path.parent().unwrap_or(path)).map_err(cannot)?;
-    let fresh = path.with_extension(format!("{}", std::process::id()));
+    let fresh = fresh(path);
     fs::write(&fresh, text).map_err(cannot)?;
     fs::rename(&fresh, path).map_err(cannot)
 }
