@@ -16,6 +16,9 @@ pub(crate) enum Bound {
     /// So many roundings of what the op makes of the operands' (and attributes') magnitudes: the bound of a sum of
     /// products whose terms cancel.
     Terms(f64),
+    /// So many roundings of what the function says for each result: the largest sum, over the result's elements, of the
+    /// magnitudes of the terms that it is made of.
+    Made(f64, fn(&Case) -> Vec<f64>),
 }
 
 /// One application of an op.

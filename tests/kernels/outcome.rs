@@ -160,17 +160,22 @@ fn judge(
         Bound::Terms(_) => case.magnitudes().reference(op).map_err(|e| e.to_string())?,
         _ => Vec::new(),
     };
+    let made = match case.bound {
+        Bound::Made(_, of) => of(case),
+        _ => Vec::new(),
+    };
     for (o, (expected, found)) in expected.iter().zip(found).enumerate() {
         let (Some(expected), Some(found)) = (expected, found) else { continue };
         let tensor = Tensor::new(expected.dtype, expected.dims.clone(), found.clone().into());
         let found = tensor.and_then(|t| Array::from_tensor(&t)).map_err(|e| e.to_string())?;
         let terms = terms.get(o).map_or(&[][..], |t| t.floats().unwrap_or_default());
-        compare(case.bound, expected, &found, terms).map_err(|what| format!("result {o}: {what}"))?;
+        let made = made.get(o).map_or(0.0, |&m| m);
+        compare(case.bound, expected, &found, terms, made).map_err(|what| format!("result {o}: {what}"))?;
     }
     Ok(())
 }
 
-fn compare(bound: Bound, expected: &Array, found: &Array, terms: &[f64]) -> Result<(), String> {
+fn compare(bound: Bound, expected: &Array, found: &Array, terms: &[f64], made: f64) -> Result<(), String> {
     let (expected_elements, found_elements) = match (&expected.data, &found.data) {
         (Data::Float(e), Data::Float(f)) => (e, f),
         (e, f) if e == f => return Ok(()),
@@ -192,6 +197,7 @@ fn compare(bound: Bound, expected: &Array, found: &Array, terms: &[f64]) -> Resu
             Bound::Unit(n) => n * unit * e.abs().max(1.0),
             Bound::Largest(n) => n * (unit * largest + smallest),
             Bound::Terms(n) => n * (unit * terms[i].abs() + smallest),
+            Bound::Made(n, _) => n * (unit * made + smallest),
         };
         let overflows = e.abs() > largest_finite && f.is_infinite() && f.signum() == e.signum();
         if !(f == e || (f.is_nan() && e.is_nan()) || overflows || (f - e).abs() <= allowed) {
