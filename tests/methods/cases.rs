@@ -120,15 +120,19 @@ impl Case {
     pub(crate) fn training(&self, form: Form) -> String {
         format!("inject{{{},inputs=true,training=true}}", self.options(form))
     }
-    /// How far an adapter at its initial state may be from the base linear, by rounding alone: the norms that it
-    /// begins with are rounded to `float`; and a rewritten linear multiplies its weight by `alpha`, not its result.
-    pub(crate) fn rounding(&self, layout: Layout) -> f64 {
-        let linear = &target::targets(&base(PLAIN)).unwrap()[0];
+    /// How far an adapter at its initial state may put a result of `base`, by rounding alone: the norms that it begins
+    /// with are rounded to `float`, and some more roundings follow where all is; a rewritten linear multiplies its
+    /// weight by `alpha`, not its result.
+    pub(crate) fn rounding(&self, base: &Graph, layout: Layout, precision: Precision, result: &Array) -> f64 {
+        let linear = &target::targets(&self::base(PLAIN)).unwrap()[0];
         let config = Config::new(self.method, 2, 3.0, self.settings.clone());
         let weights = (self.method.parts)(linear, &config).unwrap().weights;
+        let roundings = if precision == Precision::Exact { 1.0 } else { 16.0 };
         match (weights.iter().any(|w| w.init == Init::BaseNorms), layout) {
-            (true, _) => 1e-6,
-            (false, Layout::Gemm) => 1e-12,
+            (true, _) => roundings * weight_rounding(base),
+            (false, Layout::Gemm) => {
+                1e-12 * result.floats().unwrap().iter().fold(1e-3, |l, y| y.abs().max(l))
+            }
             _ => 0.0,
         }
     }
@@ -222,13 +226,13 @@ pub(crate) fn output(graph: &Graph, results: &[Array], name: &str) -> Array {
     results[i.unwrap_or_else(|| panic!("no output `{name}`"))].clone()
 }
 
-/// What rounding merged weights to `float` once can change in the output of [`base`]: half a unit in the last place of
+/// What rounding weights to `float` once, or by as much, can change in the output of [`base`]: half a unit in the last place of
 /// each, passed on by inputs and activations of at most 1. Relative to the output there is no bound: its terms may cancel.
-pub(crate) fn merge_rounding(merged: &Graph) -> f64 {
+pub(crate) fn weight_rounding(graph: &Graph) -> f64 {
     const HALF_UNIT: f64 = f32::EPSILON as f64 / 2.0;
     const LARGEST_ALPHA: f64 = 1.5;
     let magnitude = |name: &str| -> f64 {
-        let tensor = merged.find(name).and_then(|v| merged[v].tensor.as_ref());
+        let tensor = graph.find(name).and_then(|v| graph[v].tensor.as_ref());
         tensor.and_then(Tensor::to_f64).unwrap().iter().map(|w| w.abs()).sum()
     };
     HALF_UNIT * LARGEST_ALPHA * magnitude("w2") * (1.0 + magnitude("w1"))

@@ -29,7 +29,8 @@ proptest! {
                 }
                 let (before, after) =
                     (eval(&base, &x, precision).unwrap(), eval(&adapted, &x, precision).unwrap());
-                prop_assert!(apart(&before[0], &after[0]) <= case.rounding(form.layout), "{}", case.label());
+                let allowed = case.rounding(&base, form.layout, precision, &before[0]);
+                prop_assert!(difference(&before[0], &after[0]).unwrap().0 <= allowed, "{}", case.label());
             }
         }
     }
@@ -94,7 +95,9 @@ proptest! {
             let counters = |step| [5, step].map(|n| Some(Array::int(graft_ir::DType::Int64, vec![], vec![n])));
             let at = |graph: &Graph, step| exact(graph, &[&x[..], &counters(step)].concat()).remove(0);
             let mut adapted = run(&spec, &base, None);
-            prop_assert!(apart(&exact(&base, &x)[0], &at(&adapted, 1)) <= case.rounding(form.layout), "{}", case.label());
+            let before = exact(&base, &x).remove(0);
+            let allowed = case.rounding(&base, form.layout, Precision::Exact, &before);
+            prop_assert!(difference(&before, &at(&adapted, 1)).unwrap().0 <= allowed, "{}", case.label());
             train(&mut adapted, form);
             prop_assert_eq!(at(&adapted, 1), at(&adapted, 1));
             let steps: Vec<Array> = (1..40).map(|step| at(&adapted, step)).collect();
@@ -160,7 +163,7 @@ proptest! {
             let x = feeds(&base, form);
             let (a, b) = (exact(&adapted, &x), exact(&merged, &x));
             let (worst, _) = difference(&a[0], &b[0]).expect("equal shapes");
-            prop_assert!(worst <= merge_rounding(&merged), "{}", case.label());
+            prop_assert!(worst <= weight_rounding(&merged), "{}", case.label());
 
             let files = inject::file_tensors(&adapted, &|_| Ok(None)).unwrap();
             let spec = format!("merge{{{}}}", case.options(form));
