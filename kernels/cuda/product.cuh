@@ -14,20 +14,16 @@ template <int M, int N> struct Accumulators {
     each([](int, int, float& x) { x = 0.f; });
   }
 
-  /// Calls `f(row, col, element)` for this lane's elements ("Matrix Fragments for mma.m16n8k16": C).
+  /// Calls `f(row, col, element)` for this lane's elements.
   template <class F> __device__ __forceinline__ void each(F f) {
-    const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int i = 0; i < M; i++) {
-#pragma unroll
-      for (int j = 0; j < N; j++) {
-#pragma unroll
-        for (int e = 0; e < 4; e++) f(16 * i + lane / 4 + e / 2 * 8, 8 * j + lane % 4 * 2 + e % 2, sum[i][j][e]);
-      }
-    }
+    pairs([&](int row, int col, float& x, float& next) {
+      f(row, col, x);
+      f(row, col + 1, next);
+    });
   }
 
-  /// Calls `f(row, col, element, next)` for pairs of neighbours within a row.
+  /// Calls `f(row, col, element, next)` for this lane's pairs of neighbours in a row ("Matrix Fragments for
+  /// mma.m16n8k16": C).
   template <class F> __device__ __forceinline__ void pairs(F f) {
     const int lane = threadIdx.x % 32;
 #pragma unroll

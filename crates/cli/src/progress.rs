@@ -38,6 +38,13 @@ impl Progress {
     }
 }
 
+/// What is prepared, not run: there are notes and no steps.
+impl Observer for Ui {
+    fn note(&mut self, line: &str) {
+        self.say(line);
+    }
+}
+
 impl Observer for Progress {
     fn note(&mut self, line: &str) {
         self.line(line);

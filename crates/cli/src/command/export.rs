@@ -9,7 +9,7 @@ use crate::{
     usage,
 };
 use graft_ir::{Graph, Result};
-use graft_train::{Calls, Config, Observer, TrainingGraphs, Wish};
+use graft_train::{Calls, Config, TrainingGraphs, Wish};
 use serde_json::json;
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -76,7 +76,7 @@ impl Args {
         let config = self.config()?;
         graft_onnx::check_target(&self.output, self.force)?;
         let model = model::load(&self.model, ui)?;
-        let mut graphs = TrainingGraphs::new(&model.graph, &config, &self.wish()?, &mut Notes(ui))?;
+        let mut graphs = TrainingGraphs::new(&model.graph, &config, &self.wish()?, ui)?;
         if self.shape.embed_state {
             graphs.embed_state();
         }
@@ -101,7 +101,9 @@ impl Args {
     fn wish(&self) -> Result<Wish> {
         let with = |what: &str| self.shape.with.iter().any(|w| w == what);
         if with("grads") && self.shape.accumulate {
-            return Err(usage("`--with grads` leaves nothing to accumulate for: sum the gradients where they are used"));
+            return Err(usage(
+                "`--with grads` leaves nothing to accumulate for: sum the gradients where they are used",
+            ));
         }
         Ok(Wish {
             calls: self.shape.form.parse::<Calls>()?,
@@ -133,13 +135,4 @@ fn histogram(graph: &Graph) -> BTreeMap<&str, usize> {
         *ops.entry(node.op.as_str()).or_insert(0) += 1;
     }
     ops
-}
-
-/// Passes on what the passes say.
-struct Notes<'a>(&'a Ui);
-
-impl Observer for Notes<'_> {
-    fn note(&mut self, line: &str) {
-        self.0.say(line);
-    }
 }

@@ -9,7 +9,7 @@ use graft_passes::{
         budget::{self, Size},
     },
 };
-use graft_train::{Config, Observer, experts};
+use graft_train::{Config, experts};
 use std::ffi::OsString;
 
 /// More than this share of the budget apart is worth a warning.
@@ -58,7 +58,8 @@ impl Rules<'_> {
     pub(crate) fn entries(&self, list: &str) -> Result<Vec<Entry>> {
         let all: Vec<&str> = METHODS.iter().map(|m| m.name).collect();
         let labels: Vec<&str> = if list == "all" { all } else { list.split(',').map(str::trim).collect() };
-        if let Some(twice) = labels.iter().enumerate().find_map(|(i, l)| labels[..i].contains(l).then_some(l)) {
+        if let Some(twice) = labels.iter().enumerate().find_map(|(i, l)| labels[..i].contains(l).then_some(l))
+        {
             return Err(usage(format!("--methods: `{twice}` is there twice")));
         }
         let budget = match self.budget {
@@ -79,8 +80,17 @@ impl Rules<'_> {
         };
         let settings: Vec<(String, String)> = parts.map(pair).collect::<Result<_>>()?;
         let lr = self.rate(label, &method)?;
-        let mut entry =
-            Entry { label: label.into(), method, settings, rank: None, alpha: None, parameters: 0, adapts: false, budget, lr };
+        let mut entry = Entry {
+            label: label.into(),
+            method,
+            settings,
+            rank: None,
+            alpha: None,
+            parameters: 0,
+            adapts: false,
+            budget,
+            lr,
+        };
         if entry.method == NO_METHOD {
             return match entry.settings.is_empty() {
                 true => Ok(entry),
@@ -89,7 +99,7 @@ impl Rules<'_> {
         }
         let method = Method::named(&entry.method)?;
         let given = entry.options(self.select).unwrap_or_default();
-        let given = experts::settled(given, self.config, &mut Say(self.ui))?;
+        let given = experts::settled(given, self.config, &mut { *self.ui })?;
         for (key, value) in &mut entry.settings {
             given.all(key).last().into_iter().for_each(|settled| value.clone_from(settled));
         }
@@ -122,20 +132,12 @@ impl Rules<'_> {
         match self.rates.iter().find(|text| !is_taken(text)) {
             Some(text) => {
                 let labels: Vec<&str> = entries.iter().map(|e| e.label.as_str()).collect();
-                let message = format!("--method-lr {text}: expected METHOD=LR with a method that is compared");
+                let message =
+                    format!("--method-lr {text}: expected METHOD=LR with a method that is compared");
                 Err(usage(message).help(format!("these are: `{}`", labels.join("`, `"))))
             }
             None => Ok(()),
         }
-    }
-}
-
-/// Hands notes on to the user.
-struct Say<'a>(&'a Ui);
-
-impl Observer for Say<'_> {
-    fn note(&mut self, line: &str) {
-        self.0.say(line);
     }
 }
 
