@@ -28,10 +28,12 @@ mod reduce;
 mod rms_norm;
 mod rotary;
 mod salora;
+mod search;
 mod softmax;
 mod strides;
 mod threads;
 mod tri;
+mod window;
 
 pub use call::{Call, Operand, View, ViewMut, axis, extent, is_row_major, row_major};
 pub use memory::{ALIGN, Memory, borrow};
@@ -140,8 +142,10 @@ pub const FAMILIES: &[&[Kernel]] = &[
     rms_norm::KERNELS,
     rotary::KERNELS,
     salora::KERNELS,
+    search::KERNELS,
     softmax::KERNELS,
     tri::KERNELS,
+    window::KERNELS,
 ];
 
 /// Every kernel.

@@ -118,19 +118,29 @@ impl<'a> Gemm<'a> {
     /// # Panics
     /// If the operands' sizes do not fit together, or `out` has another length than m · n.
     pub fn run(&self, out: &mut [f32], threads: Threads) {
+        let (rows, cols) = (self.lhs.rows, self.rhs.cols);
+        assert_eq!(rows * cols, out.len(), "the result of a matrix product has another size");
+        self.run_spaced(out, cols, threads);
+    }
+    /// The same into rows that begin `stride` elements apart; what lies between them is left alone.
+    ///
+    /// # Panics
+    /// If the operands' sizes do not fit together, or the rows overlap or do not lie in `out`.
+    pub fn run_spaced(&self, out: &mut [f32], stride: usize, threads: Threads) {
         assert_eq!(self.lhs.cols, self.rhs.rows, "inner sizes of a matrix product differ");
-        assert_eq!(
-            self.lhs.rows * self.rhs.cols,
-            out.len(),
-            "the result of a matrix product has another size"
-        );
-        if self.lhs.cols == 0 {
-            let scale = self.out_scale;
-            // An empty sum; NaN in a result that is overwritten must not survive.
-            return out.iter_mut().for_each(|y| *y = if scale == 0.0 { 0.0 } else { *y * scale });
+        let (rows, cols) = (self.lhs.rows, self.rhs.cols);
+        if rows == 0 || cols == 0 {
+            return;
         }
-        if !out.is_empty() {
-            cpu::run(self, out, threads);
+        let fits = stride >= cols && crate::extent(&[rows, cols], &[stride, 1]) <= out.len();
+        assert!(fits, "{rows} rows of {cols} do not lie {stride} apart in {} elements", out.len());
+        if self.lhs.cols > 0 {
+            return cpu::run(self, out, stride, threads);
+        }
+        let scale = self.out_scale;
+        // An empty sum; NaN in a result that is overwritten must not survive.
+        for y in out.chunks_mut(stride).take(rows).flat_map(|row| &mut row[..cols]) {
+            *y = if scale == 0.0 { 0.0 } else { *y * scale };
         }
     }
 }
@@ -173,6 +183,12 @@ mod tests {
                     let mut other = c.clone();
                     pool.install(|| gemm.run(&mut other, Threads::new(threads)));
                     assert_eq!(out, other, "{m}×{k}×{n} on {threads} threads");
+                }
+                let row = |i: usize| [&c[i * n..(i + 1) * n], &[7.0; 2]].concat();
+                let mut apart: Vec<f32> = (0..m).flat_map(row).collect();
+                gemm.run_spaced(&mut apart, n + 2, Threads::ONE);
+                for (i, row) in apart.chunks(n + 2).enumerate() {
+                    assert_eq!((&row[..n], &row[n..]), (&out[i * n..(i + 1) * n], &[7.0; 2][..]));
                 }
             }
         }

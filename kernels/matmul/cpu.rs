@@ -47,18 +47,18 @@ fn promoted(view: &View<'_>, left: bool) -> (Vec<usize>, Vec<usize>) {
 }
 
 /// Products of matrices, one for each element of a loop nest over both operands.
-struct Batch<'a> {
-    lhs: &'a [f32],
-    lhs_sizes: [usize; 2],
-    lhs_strides: [usize; 2],
-    rhs: &'a [f32],
-    rhs_sizes: [usize; 2],
-    rhs_strides: [usize; 2],
-    walk: Walk<2>,
+pub(super) struct Batch<'a> {
+    pub(super) lhs: &'a [f32],
+    pub(super) lhs_sizes: [usize; 2],
+    pub(super) lhs_strides: [usize; 2],
+    pub(super) rhs: &'a [f32],
+    pub(super) rhs_sizes: [usize; 2],
+    pub(super) rhs_strides: [usize; 2],
+    pub(super) walk: Walk<2>,
 }
 
 /// Computes each product into its part of `out`, one after the other.
-fn batched(mut work: Batch<'_>, out: &mut [f32], threads: Threads) -> Result<()> {
+pub(super) fn batched(mut work: Batch<'_>, out: &mut [f32], threads: Threads) -> Result<()> {
     let ([m, k], [inner, n]) = (work.lhs_sizes, work.rhs_sizes);
     if k != inner {
         return Err(Error::new(

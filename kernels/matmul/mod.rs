@@ -1,10 +1,15 @@
-//! `MatMul`, batched and broadcast, and `Gemm`.
+//! `MatMul`, batched and broadcast, `Gemm`, and `Einsum`, which is made of such products.
+mod contraction;
 mod cpu;
+mod einsum;
 
 use crate::{Kernel, Operands, floats};
 use graft_ir::{Node, Type};
 
 pub(crate) const KERNELS: &[Kernel] = &[
+    Kernel::new("Einsum", |_, t| !t.is_empty() && floats(t, t.len()), einsum::einsum)
+        .scratch(einsum::scratch)
+        .flops(einsum::flops),
     Kernel::new("MatMul", |_, t| floats(t, 2), cpu::matmul).strided(Operands::All).flops(
         |_, operands, results| {
             let inner = operands[0].last().copied().unwrap_or(1);

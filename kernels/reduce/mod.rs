@@ -1,7 +1,9 @@
-//! Reductions over any axes.
+//! Reductions over any axes, and running sums along one.
 mod cpu;
+mod scan;
 
-use crate::{Kernel, Operands, Run, floats};
+use crate::{Kernel, Operands, Run, dtype, floats, indices};
+use graft_ir::{DType, Node, Type};
 
 const fn reduction(name: &'static str, run: Run) -> Kernel {
     Kernel::new(name, |_, t| floats(t, 1), run)
@@ -9,7 +11,13 @@ const fn reduction(name: &'static str, run: Run) -> Kernel {
         .flops(|_, operands, _| operands[0].iter().product::<usize>() as u64)
 }
 
+fn sums(_: &Node, types: &[Option<Type>]) -> bool {
+    let added = matches!(dtype(types, 0), Some(DType::Float | DType::Int32 | DType::Int64));
+    types.len() == 2 && added && indices(types, 1)
+}
+
 pub(crate) const KERNELS: &[Kernel] = &[
+    Kernel::new("CumSum", sums, scan::cumsum),
     reduction("ReduceL2", |c| cpu::reduce(c, cpu::Reduction::L2)),
     reduction("ReduceMax", |c| cpu::reduce(c, cpu::Reduction::Max)),
     reduction("ReduceMean", |c| cpu::reduce(c, cpu::Reduction::Mean)),

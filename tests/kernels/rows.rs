@@ -11,6 +11,8 @@ mod optimizer;
 mod random;
 mod reduce;
 mod rotary;
+mod search;
+mod window;
 
 use crate::{case::Case, draw::Draw};
 
@@ -30,6 +32,8 @@ const FAMILIES: &[&[Row]] = &[
     random::ROWS,
     reduce::ROWS,
     rotary::ROWS,
+    search::ROWS,
+    window::ROWS,
 ];
 
 /// Every generator.

@@ -29,6 +29,8 @@ mod window;
 pub use composed::Body;
 pub(crate) use composed::vjp_body;
 pub use generate::constant;
+pub use matmul::{Axis, Equation};
+pub use window::{Slide, kernel_shape, slides};
 
 /// Runs an op: its results from its operands.
 pub type EvalRule = fn(&Eval<'_>) -> Result<Vec<Array>>;

@@ -1,12 +1,13 @@
-//! Reductions.
+//! Reductions and running sums.
 use super::Row;
 use crate::{
     case::{Bound, Case},
     draw::Draw,
 };
-use graft_ir::Attr;
+use graft_ir::{Attr, DType};
 
 pub(super) const ROWS: &[Row] = &[
+    ("CumSum", cumsum),
     ("ReduceL2", |d| reduction(d, 18, SUM)),
     ("ReduceMax", |d| reduction(d, 18, Bound::Exact)),
     ("ReduceMean", |d| reduction(d, 18, SUM)),
@@ -47,4 +48,15 @@ fn reduce_to(d: &mut Draw) -> Case {
     let dims = d.shape(4);
     let to: Vec<i64> = d.broadcast_of(&dims).into_iter().map(|n| n as i64).collect();
     Case::new(SUM, [d.floats(&dims, -2.0, 2.0), d.list(&to)])
+}
+
+fn cumsum(d: &mut Draw) -> Case {
+    let (rank, dtype) = (1 + d.below(3), d.pick(&[DType::Float, DType::Int32, DType::Int64]));
+    let (dims, at) = (d.sizes(rank), d.axis(rank));
+    let x = if dtype == DType::Float { d.floats(&dims, -2.0, 2.0) } else { d.ints(dtype, &dims, -9, 9) };
+    let of_axis = d.pick(&[DType::Int32, DType::Int64]);
+    let axis = d.ints(of_axis, &[], at, at);
+    let bound = if dtype == DType::Float { SUM } else { Bound::Exact };
+    let case = Case::new(bound, [x, axis]).int("exclusive", d.flip().into());
+    if d.flip() { case.int("reverse", d.flip().into()) } else { case }
 }

@@ -7,6 +7,8 @@ use crate::{
 mod einsum;
 mod gemm;
 
+pub use einsum::{Axis, Equation};
+
 /// The family's table.
 pub(super) const OPS: &[OpDef] = &[
     OpDef {

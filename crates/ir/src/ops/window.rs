@@ -1,6 +1,7 @@
 //! Ops that slide a window over the axes behind batch and channels: convolution and pooling.
 use super::composed::composed;
 use crate::{Builder, Code, Dim, Error, Node, OpDef, Result, Value, Vjp};
+use std::ops::Range;
 
 mod conv;
 mod pool;
@@ -53,19 +54,21 @@ fn global(b: &mut Builder<'_>, node: &Node, op: &str) -> Result<Vec<Value>> {
 
 /// One axis over which a window slides.
 #[derive(Clone, Copy, Debug)]
-struct Slide {
+pub struct Slide {
     /// The size of the axis.
-    size: usize,
-    /// The elements that a window reads.
-    kernel: usize,
-    stride: usize,
-    /// How far apart those elements are.
-    dilation: usize,
-    /// How many elements are imagined before the axis, and behind it.
-    before: usize,
-    after: usize,
+    pub size: usize,
+    /// How many elements a window reads.
+    pub kernel: usize,
+    /// How far apart neighbouring windows begin.
+    pub stride: usize,
+    /// How far apart the elements of a window are.
+    pub dilation: usize,
+    /// How many elements are imagined before the axis.
+    pub before: usize,
+    /// How many elements are imagined behind it.
+    pub after: usize,
     /// The number of windows.
-    windows: usize,
+    pub windows: usize,
 }
 
 impl Slide {
@@ -74,9 +77,40 @@ impl Slide {
         i * self.stride + k * self.dilation
     }
     /// Where element `k` of window `i` lies on the axis; `None` if it is imagined.
-    fn at(&self, i: usize, k: usize) -> Option<usize> {
+    pub fn at(&self, i: usize, k: usize) -> Option<usize> {
         self.padded(i, k).checked_sub(self.before).filter(|&p| p < self.size)
     }
+    /// The windows whose element `k` lies on the axis.
+    pub fn real(&self, k: usize) -> Range<usize> {
+        let offset = k * self.dilation;
+        let first = |at: usize| at.saturating_sub(offset).div_ceil(self.stride).min(self.windows);
+        let end = first(self.before + self.size);
+        first(self.before).min(end)..end
+    }
+    /// How many elements of window `i` an average counts: those on the axis, with `padding` the imagined ones too. What
+    /// lies behind the padding, where the number of windows was rounded up, never counts.
+    pub fn counted(&self, i: usize, padding: bool) -> usize {
+        let end = self.before + self.size + self.after;
+        let counts = |&k: &usize| if padding { self.padded(i, k) < end } else { self.at(i, k).is_some() };
+        (0..self.kernel).filter(counts).count()
+    }
+}
+
+/// How the window of `node`, a convolution or a pooling, slides over axes of these `sizes`, each of which it covers
+/// `kernel` elements of.
+///
+/// # Errors
+/// If the attributes do not fit the sizes.
+pub fn slides(node: &Node, sizes: &[usize], kernel: &[usize]) -> Result<Vec<Slide>> {
+    Settings::of(node)?.slides(sizes, kernel)
+}
+
+/// The sizes of the window that the attribute `kernel_shape` gives.
+///
+/// # Errors
+/// If the attribute is no list of sizes.
+pub fn kernel_shape(node: &Node) -> Result<Option<Vec<usize>>> {
+    node.ints("kernel_shape")?.map(super::layout::sizes).transpose()
 }
 
 /// The attributes that say how a window slides.
@@ -141,11 +175,6 @@ impl<'a> Settings<'a> {
         }
         (0..sizes.len()).map(|i| self.slide(i, sizes.len(), sizes[i], kernel[i])).collect()
     }
-}
-
-/// The sizes of the window that the attribute gives.
-fn kernel_shape(node: &Node) -> Result<Option<Vec<usize>>> {
-    node.ints("kernel_shape")?.map(super::layout::sizes).transpose()
 }
 
 /// The number of windows along each of `dims`, where `unknown` names those that a run must tell.

@@ -6,16 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Stands for `...` among the letters of a term.
 const ELLIPSIS: char = '.';
 
-/// An equation, one list of labels for each operand and one for the result.
+/// The equation of an `Einsum`: one list of labels for each operand and one for the result.
 #[derive(Clone, PartialEq, Debug)]
-struct Equation {
+pub struct Equation {
     operands: Vec<Vec<char>>,
     result: Vec<char>,
 }
 
 impl Equation {
     /// Reads the attribute `equation` of a node.
-    fn of(node: &Node) -> Result<Equation> {
+    ///
+    /// # Errors
+    /// If it is missing, is no equation, or has not a term for each operand.
+    pub fn of(node: &Node) -> Result<Equation> {
         let text = node.str("equation")?;
         let text = text.ok_or_else(|| Error::new(Code::ATTRIBUTE, "attribute `equation` is missing"))?;
         let wrong = |why: &str| Error::new(Code::ATTRIBUTE, format!("equation `{text}`: {why}"));
@@ -48,12 +51,15 @@ impl Equation {
         let operands: Vec<String> = self.operands.iter().map(term).collect();
         format!("{}->{}", operands.join(","), term(&self.result))
     }
-    /// For each operand the label of each of its axes.
-    fn axes(&self, ranks: &[usize]) -> Result<Vec<Vec<Axis>>> {
+    /// For each operand, whose rank is given, the label of each of its axes.
+    ///
+    /// # Errors
+    /// If a term has more labels than its operand has axes, or fewer.
+    pub fn axes(&self, ranks: &[usize]) -> Result<Vec<Vec<Axis>>> {
         self.operands.iter().zip(ranks).map(|(labels, &rank)| axes(labels, rank)).collect()
     }
     /// The labels of the result's axes, where `...` stands for `n` of them.
-    fn result_axes(&self, n: usize) -> Vec<Axis> {
+    pub fn result_axes(&self, n: usize) -> Vec<Axis> {
         let of = |&label: &char| if label == ELLIPSIS { spread(n) } else { vec![Axis::Letter(label)] };
         self.result.iter().flat_map(of).collect()
     }
@@ -61,7 +67,8 @@ impl Equation {
 
 /// What an axis is called.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Axis {
+pub enum Axis {
+    /// A letter of the equation.
     Letter(char),
     /// One of the axes that `...` stands for, counted from the last.
     Spread(usize),

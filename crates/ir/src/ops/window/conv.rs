@@ -1,5 +1,5 @@
 //! Convolution.
-use super::{Settings, each_element, kernel_shape, window_counts};
+use super::{each_element, kernel_shape, slides, window_counts};
 use crate::ops::layout;
 use crate::{Array, Code, Dim, Error, Eval, Fact, Infer, Result};
 
@@ -29,7 +29,7 @@ pub(super) fn eval_conv(ctx: &Eval<'_>) -> Result<Vec<Array>> {
     {
         return Err(unfit());
     }
-    let slides = Settings::of(ctx.node)?.slides(axes, kernel)?;
+    let slides = slides(ctx.node, axes, kernel)?;
     let windows = slides.iter().map(|s| s.windows);
     let dims: Vec<usize> = [*batch, *maps].into_iter().chain(windows).collect();
     let (data, weights, bias) = (x.floats()?, w.floats()?, bias.map(Array::floats).transpose()?);

@@ -1,5 +1,5 @@
 //! Pooling.
-use super::{Settings, Slide, each_element, kernel_shape, window_counts};
+use super::{Slide, each_element, kernel_shape, slides, window_counts};
 use crate::ops::layout;
 use crate::{Array, Code, DType, Data, Error, Eval, Fact, Infer, Node, Result};
 
@@ -33,7 +33,7 @@ fn each_window(
             format!("expected batch and channels, found sizes {:?}", x.dims),
         ));
     };
-    let slides = Settings::of(ctx.node)?.slides(axes, &kernel(ctx.node)?)?;
+    let slides = slides(ctx.node, axes, &kernel(ctx.node)?)?;
     let strides = layout::strides(&x.dims);
     let dims: Vec<usize> = [*batch, *channels].into_iter().chain(slides.iter().map(|s| s.windows)).collect();
     let mut offsets = Vec::new();
@@ -54,11 +54,8 @@ pub(super) fn eval_average(ctx: &Eval<'_>) -> Result<Vec<Array>> {
     let data = x.floats()?;
     let counts_padding = ctx.node.int("count_include_pad")?.unwrap_or(0) != 0;
     let dims = each_window(ctx, |slides, p, offsets| {
-        // What lies behind the padding, where the windows were rounded up, is not counted.
-        let inside = |(s, &i): (&Slide, &usize)| {
-            (0..s.kernel).filter(|&k| s.padded(i, k) < s.before + s.size + s.after).count()
-        };
-        let n = if counts_padding { slides.iter().zip(p).map(inside).product() } else { offsets.len() };
+        let counted = slides.iter().zip(p).map(|(slide, &i)| slide.counted(i, counts_padding));
+        let n: usize = counted.product();
         y.push(offsets.iter().map(|&i| data[i]).sum::<f64>() / n as f64);
         Ok(())
     })?;
