@@ -24,7 +24,7 @@ mod tri;
 
 pub(crate) use initial::initial;
 
-pub use adapters::{Adapter, adapters, draws, file_tensors, trainable};
+pub use adapters::{Adapter, adapters, draws, file_tensors, settled, trainable};
 pub use compact::compacted;
 pub use files::FileForm;
 pub use method::{

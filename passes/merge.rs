@@ -33,11 +33,18 @@ fn merge(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Grap
         inject_options.expect_only(&[])?;
         (graph.clone(), stripped(graph)?)
     };
-    let found = adapters(&adapted)?;
+    // What `graph` carries besides stays on it.
+    let carried = adapters(&out)?;
+    let is_new = |adapter: &inject::Adapter| carried.iter().all(|c| c.target != adapter.target);
+    let found: Vec<_> = adapters(&adapted)?.into_iter().filter(is_new).collect();
     for merged in merged_weights(&adapted, &found, &out, factor)? {
         weight::replace(&mut out, merged)?;
     }
-    (ctx.log)(&format!("merge: {} adapters folded in", found.len()));
+    let left = match carried.len() {
+        0 => String::new(),
+        n => format!(", {n} left on the model"),
+    };
+    (ctx.log)(&format!("merge: {} adapters folded in{left}", found.len()));
     Ok(out)
 }
 

@@ -36,6 +36,9 @@ pub const DECAY: &str = "graft.decay";
 pub const RANKED: &str = "graft.ranked";
 /// On params: present where training puts random numbers in their place, new ones for each step.
 pub const DRAWN: &str = "graft.drawn";
+/// All that mark a param as grafted.
+pub(crate) const OF_WEIGHTS: &[&str] =
+    &[METHOD, TARGET, ROLE, CONFIG, VERSION, TRAINABLE, LR, DECAY, RANKED, DRAWN];
 /// On the model: JSON list of `[input, output]` pairs, the state of a training graph.
 pub const STATE: &str = "graft.state";
 /// On the model: JSON object from role to name, for every input and output that is not the model's own.

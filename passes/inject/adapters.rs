@@ -67,6 +67,16 @@ pub fn adapters(graph: &Graph) -> Result<Vec<Adapter>> {
     Ok(found)
 }
 
+/// The same model with what is grafted onto it, adapters and a head, as parts of it: nothing of it is trained, drawn or
+/// counted among adapters any more, and their linears still carry one.
+pub fn settled(graph: &Graph) -> Graph {
+    let mut out = graph.clone();
+    for v in weights(graph) {
+        out[v].meta.retain(|key, _| !meta::OF_WEIGHTS.contains(&key.as_str()));
+    }
+    out
+}
+
 /// Whether each step of a training draws random numbers for an adapter on `graph`.
 ///
 /// # Errors

@@ -3,13 +3,15 @@ use super::{Method, expect_known, plan};
 use crate::{Options, target};
 use graft_ir::{Code, Error, Graph, Result};
 
-/// A rank, and the trainable parameters of all adapters together that have it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// A rank, and what adapters that have it come to.
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Size {
     /// The rank.
     pub rank: usize,
-    /// Trainable parameters.
+    /// Trainable parameters of all adapters together.
     pub parameters: usize,
+    /// The factor of the first adapter's contribution; `None` for a method without one.
+    pub scale: Option<f64>,
 }
 
 /// The size of the adapters that the pass `inject` would put on `graph` with these options.
@@ -22,7 +24,8 @@ pub fn size(graph: &Graph, options: &Options) -> Result<Size> {
     let linears = target::targets(graph)?;
     let plan = plan::plan(method, &linears, options, None)?;
     let rank: f64 = options.get_or("rank", method.rank as f64)?;
-    Ok(Size { rank: rank as usize, parameters: plan::parameters(&plan) })
+    let scale = plan.first().and_then(|planned| planned.parts.scale());
+    Ok(Size { rank: rank as usize, parameters: plan::parameters(&plan), scale })
 }
 
 /// Whether the ranks of the adapters come and go in the course of a training: what counts as their size then is the widest
@@ -104,7 +107,7 @@ g (float[n, 6] x) => (float[n, 8] y) <float[6, 4] u, float[4, 8] v> {
             ("lora", 9999, 8, 176),
         ] {
             let found = within(&graph(), &options(method), budget).unwrap();
-            assert_eq!(found, Size { rank, parameters }, "{method} {budget}");
+            assert_eq!((found.rank, found.parameters), (rank, parameters), "{method} {budget}");
         }
     }
 
@@ -112,7 +115,18 @@ g (float[n, 6] x) => (float[n, 8] y) <float[6, 4] u, float[4, 8] v> {
     fn ranks_that_do_not_suit_are_passed_over() {
         // Bat needs a divisor of 6, 4 and 8, and has rank·(4 + 8) parameters.
         let found = within(&graph(), &options("bat"), 40).unwrap();
-        assert_eq!(found, Size { rank: 2, parameters: 24 });
+        assert_eq!(found, Size { rank: 2, parameters: 24, scale: None });
+    }
+
+    #[test]
+    fn the_scale_is_divided_by_what_each_method_divides_it_by() {
+        let scale = |options: Options| size(&graph(), &options).unwrap().scale.unwrap();
+        assert_eq!(scale(options("lora").with("rank", 2)), 8.0);
+        assert_eq!(scale(options("lora").with("rank", 4).with("rslora", true)), 8.0);
+        let growing = options("tri").with("rank", 1).with("growth", "linear").with("target_rank", 4);
+        assert_eq!(scale(growing), 4.0);
+        let shrinking = options("adalora").with("rank", 1).with("init_rank", 4).with("target_rank", 2);
+        assert!((scale(shrinking) - 4.0).abs() < 1e-4);
     }
 
     #[test]

@@ -107,6 +107,16 @@ pub struct Parts {
     pub attrs: Attrs,
 }
 
+impl Parts {
+    /// The factor of what the adapter adds: the constant weight that is called `scale`.
+    pub(super) fn scale(&self) -> Option<f64> {
+        self.weights.iter().find(|w| w.role == "scale").and_then(|w| match w.init {
+            Init::Constant(scale) => Some(scale),
+            _ => None,
+        })
+    }
+}
+
 /// The settings of a method for one linear.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {

@@ -78,7 +78,7 @@ TASKS = [
     Task("sentiment", ["amazon", "imdb", "yelp"], 700, 100, 200),
     Task("movies", ["movieReviewSnippets"], 2000, 500, 1000),
     Task("tweets", ["tweets"], 2000, 500, 1000),
-    Task("ratings", ["tweets", "movieReviewSnippets", "amazonReviewSnippets"], 1000, 200, 400),
+    Task("domains", ["tweets", "movieReviewSnippets", "amazonReviewSnippets"], 1000, 200, 400),
 ]
 
 

@@ -8,7 +8,7 @@ use crate::{
 use graft_ir::{Code, Error, Graph, Node, Result, Tensor, Type, Value};
 use graft_passes::{
     ALL, Context, Options, Stage,
-    inject::{draws, trainable},
+    inject::{draws, settled, trainable},
     io, meta, optimizer, pipeline,
 };
 use std::collections::{BTreeMap, HashSet};
@@ -91,13 +91,15 @@ impl Maker<'_> {
         made
     }
 
-    /// The adapted model up to its loss, as it is evaluated, and as it is trained: with what each step draws.
+    /// The adapted model up to its loss, as it is evaluated, and as it is trained: with what each step draws. What the
+    /// model carries already stays as it is.
     pub(crate) fn models(
         &self,
         model: &Graph,
         start: &Start,
         observer: &mut dyn Observer,
     ) -> Result<(Graph, Graph)> {
+        let model = &settled(model);
         let up_to_loss = |inject: Option<&Options>, observer: &mut dyn Observer| {
             let adapter = start.adapter.as_ref().map(|adapter| &adapter.tensors);
             let mut graph = self.run(&forward_stages(self.config, inject), model, adapter, observer)?;

@@ -17,8 +17,11 @@ use crate::{
 };
 use graft_exec::Options;
 use graft_ir::{Code, Error, Graph, Result, Tensor};
-use graft_passes::targets;
-use std::{collections::BTreeMap, path::Path};
+use graft_passes::{inject::adapters, targets};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 /// A run, ready for its next step.
 pub(crate) struct Prepared {
@@ -117,6 +120,7 @@ impl Prepared {
         let frozen: u64 = base.params.iter().filter_map(|&v| base[v].tensor.as_ref()).map(elements).sum();
         let share = 100.0 * trainable as f64 / (trainable + frozen).max(1) as f64;
         observer.note(&self.carriers(base)?);
+        carried(base)?.into_iter().for_each(|line| observer.note(&line));
         observer.note(&format!("trainable: {trainable} parameters, {share:.2} % of {}", trainable + frozen));
         let longest = self.data.lengths().iter().copied().max().unwrap_or(1);
         let graph = self.graphs.accumulate.as_ref().unwrap_or(&self.graphs.update);
@@ -144,6 +148,17 @@ impl Prepared {
         let shared = if nodes == modules { String::new() } else { format!(" of {modules} modules") };
         Ok(format!("targets: {nodes} linear nodes{shared} carry an adapter"))
     }
+}
+
+/// What is said of the adapters that a model carries already, where it does.
+fn carried(base: &Graph) -> Result<Option<String>> {
+    let found = adapters(base)?;
+    let methods: BTreeSet<&str> = found.iter().map(|adapter| adapter.method.as_str()).collect();
+    let methods: Vec<&str> = methods.into_iter().collect();
+    let n = found.len();
+    let them = if n == 1 { "1 adapter already" } else { &format!("{n} adapters already") };
+    let line = || format!("the model carries {them} (`{}`), not trained here", methods.join("`, `"));
+    Ok((n > 0).then(line))
 }
 
 /// The rows of a file, as the command's flags say how to read them.

@@ -94,3 +94,22 @@ fn several_methods_may_stand_on_one_model_each_on_linears_of_its_own() {
         )],
     );
 }
+
+#[test]
+fn what_a_model_carries_already_stays_as_it_is() {
+    let sandbox = sandbox();
+    sandbox.succeeds("inject tiny.onnx --adapter adapter -o lora.onnx");
+    let train = "--data data.jsonl --loss cross-entropy --steps 4 --lr 0.1";
+    let flags = "--method tri --rank 1 --targets down";
+    let said = sandbox.succeeds(&format!("train lora.onnx {flags} {train} --out run --export merged=one.onnx"));
+    assert!(said.stderr.contains("carries 1 adapter already (`lora`)"), "{}", said.stderr);
+    let held = sandbox.succeeds("inject lora.onnx --adapter run -o both.onnx");
+    assert!(held.stderr.contains("`tri` on 1 of 2"), "{}", held.stderr);
+    // What was trained is folded in, and the other adapter is still there to be folded in once.
+    sandbox.succeeds("merge lora.onnx --adapter run -o tri.onnx --verify");
+    sandbox.succeeds("verify one.onnx tri.onnx");
+    let left = sandbox.succeeds("inspect tri.onnx --json").json();
+    assert_eq!(left["adapters"].as_array().map(Vec::len), Some(1));
+    sandbox.succeeds("merge tri.onnx -o folded.onnx");
+    sandbox.succeeds("verify both.onnx folded.onnx");
+}

@@ -103,10 +103,13 @@ impl Rules<'_> {
         for (key, value) in &mut entry.settings {
             given.all(key).last().into_iter().for_each(|settled| value.clone_from(settled));
         }
-        let Size { rank, parameters } = budget::within(self.graph, &given, budget)?;
-        // The scale alpha/rank stays the method's default: what is compared is the method, not its scale.
-        let alpha = method.alpha.map(|alpha| alpha * rank as f64 / method.rank as f64);
-        (entry.rank, entry.alpha, entry.parameters) = (Some(rank), alpha, parameters);
+        let Size { rank, parameters, scale } = budget::within(self.graph, &given, budget)?;
+        // The scale stays that of the method's default rank: what is compared is the method, not its scale.
+        if let (Some(alpha), Some(scale)) = (method.alpha, scale) {
+            let default = budget::size(self.graph, &given)?.scale.unwrap_or(scale);
+            entry.alpha = Some(alpha * default / scale);
+        }
+        (entry.rank, entry.parameters) = (Some(rank), parameters);
         entry.adapts = budget::adapts(self.graph, &given.with("rank", rank))?;
         Ok(entry)
     }
