@@ -6,6 +6,7 @@ mod bone;
 pub mod budget;
 mod compact;
 mod draws;
+mod evaluated;
 mod files;
 mod fit;
 mod gates;
@@ -22,10 +23,12 @@ mod salora;
 pub mod schedule;
 mod tri;
 
+pub(crate) use evaluated::bound;
 pub(crate) use initial::initial;
 
 pub use adapters::{Adapter, adapters, draws, file_tensors, settled, trainable};
 pub use compact::compacted;
+pub use evaluated::statistics;
 pub use files::FileForm;
 pub use method::{
     Coefficients, Config, Init, METHODS, Method, Parts, Setting, Training, Variant, Weight, function,

@@ -40,8 +40,12 @@ pub(crate) fn set_role(graph: &mut Graph, role: &str, v: Value) -> Result<()> {
 /// Takes the note of `role` away.
 pub(crate) fn drop_role(graph: &mut Graph, role: &str) -> Result<()> {
     let mut all = roles(graph)?;
-    all.shift_remove(role);
-    graph.meta.insert(meta::IO.into(), Json::Object(all).to_string());
+    if all.shift_remove(role).is_some() {
+        match all.is_empty() {
+            true => graph.meta.remove(meta::IO),
+            false => graph.meta.insert(meta::IO.into(), Json::Object(all).to_string()),
+        };
+    }
     Ok(())
 }
 

@@ -141,7 +141,7 @@ fn merged_weight(
 
 /// The only result of a function, in double precision.
 fn run(function: &Function, call: &Node, operands: &[Option<Array>]) -> Result<Array> {
-    let results = eval(&function.bind(call)?, operands, Precision::Exact)?;
+    let results = eval(&inject::bound(function, call)?, operands, Precision::Exact)?;
     let [merged] = &results[..] else {
         return Err(Error::new(Code::MERGE, format!("`{}` returns more than the weight", function.name)));
     };

@@ -79,7 +79,7 @@ impl<'a> Called<'a> {
         let variant = method.variant(&config)?;
         let missing =
             || Error::new(Code::METHOD, format!("`{}` has no function for its penalty", method.name));
-        let function = function(&format!("{}Penalty", variant.function)).ok_or_else(missing)?;
+        let function = method.companion(&config, "Penalty")?.ok_or_else(missing)?;
         Ok(Some(Called { adapter, variant, function, coefficients }))
     }
 
@@ -88,7 +88,7 @@ impl<'a> Called<'a> {
         b.scope(format!("penalty.{path}."));
         let find = &mut |name: &str, b: &mut Builder<'_>| match name {
             "x" => self.input(b).map(Some),
-            "rank_mask" => ranks::mask(path, b).map(Some),
+            ranks::MASK => ranks::mask(path, b).map(Some),
             _ => match self.coefficients.iter().find(|c| c.0 == name) {
                 Some(&(name, value)) => b.constant(name, Tensor::f32(&[], &[value as f32])).map(Some),
                 None => Ok(ranks::weight(b.graph, path, name)),

@@ -2,9 +2,12 @@
 use crate::{inject::Method, io, meta};
 use graft_ir::{Attr, Builder, Code, DType, Error, Graph, Node, Result, Tensor, Type, Value};
 
+/// The weight of methods whose function must know which ranks count (rank; 0 or 1): an input that training feeds.
+pub(crate) const MASK: &str = "rank_mask";
+
 /// The role of the input (rank; float, 0 or 1) that tells which ranks of an adapter count.
 pub fn mask_role(target: &str) -> String {
-    format!("rank_mask.{target}")
+    format!("{MASK}.{target}")
 }
 
 /// The role of the input (rank; int64) that tells after which step each rank of an adapter began to count.
@@ -54,7 +57,7 @@ pub(crate) fn mask(target: &str, b: &mut Builder<'_>) -> Result<Value> {
     let changes = weight(b.graph, target, "b").is_some_and(|v| b.graph[v].meta.contains_key(meta::RANKED));
     match changes {
         true => vector_input(&mask_role(target), DType::Float, rank, b.graph),
-        false => b.constant("rank_mask", Tensor::f32(&[rank], &vec![1.0; rank])),
+        false => b.constant(MASK, Tensor::f32(&[rank], &vec![1.0; rank])),
     }
 }
 

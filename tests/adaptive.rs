@@ -31,6 +31,16 @@ const RUNS: &[(&str, &[(&str, &str)])] = &[
         "tri",
         &[("growth", "linear"), ("target_rank", "5"), ("max_rank", "6"), ("interval", "3"), ("reg", "0.1")],
     ),
+    (
+        "tri",
+        &[
+            ("growth", "nonlinear"),
+            ("init", "single"),
+            ("target_rank", "5"),
+            ("interval", "3"),
+            ("reg", "0.1"),
+        ],
+    ),
     ("adalora", &[("target_rank", "2"), ("interval", "3"), ("tfinal", "2"), ("reg", "0.5")]),
 ];
 
@@ -210,6 +220,31 @@ fn tri_grows_to_its_target() {
         let rank = saved.config.rank_pattern.get(path).copied().unwrap_or(saved.config.rank);
         let alpha = saved.config.alpha_pattern.get(path).copied().or(saved.config.alpha).expect("an alpha");
         assert!((alpha / rank as f64 - 4.0).abs() < 1e-6, "{path}: {alpha} / {rank}");
+    }
+}
+
+/// As in the original new ranks are random numbers, b too, and alpha is divided by the ranks that count.
+#[test]
+fn ranks_that_begin_at_random_and_are_counted_in_the_scale() {
+    let (base, dir) = (base(), tempfile::tempdir().expect("a folder"));
+    let settings = [("growth", "topk"), ("init", "single"), ("target_rank", "4"), ("top", "9")];
+    let run_of = |steps| {
+        let out = dir.path().join(format!("{steps}"));
+        let growing = [&settings[..], &[("interval", "2")]].concat();
+        let config = config("tri", &growing, &out);
+        let inject = config.inject.clone().expect("options").with("alpha", 6);
+        // So small a step that what is there is what has grown.
+        let config = Config { inject: Some(inject), duration: Duration::Steps(steps), lr: 1e-9, ..config };
+        run(&base, &config, &mut Silent).expect("it runs");
+        graft_adapter::load(&out).expect("the adapter")
+    };
+    let (three, four) = (run_of(1), run_of(2));
+    assert_eq!((three.config.rank, three.config.alpha), (3, Some(6.0)));
+    assert_eq!((four.config.rank, four.config.alpha), (4, Some(6.0)));
+    for (key, b) in four.tensors.iter().filter(|(key, _)| key.ends_with("lora_B.weight")) {
+        let columns: Vec<f64> = b.to_f64().expect("floats");
+        let column = |k: usize| columns.iter().skip(k).step_by(4).map(|x| x * x).sum::<f64>().sqrt();
+        assert!((0..3).all(|k| column(k) < 1e-6) && column(3) > 1e-2, "{key}");
     }
 }
 

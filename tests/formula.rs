@@ -34,7 +34,7 @@ fn atom<'a>(text: &'a str, size: &dyn Fn(&str) -> usize) -> (usize, &'a str) {
         let (value, rest) = sum(inner, size);
         return (value, rest.strip_prefix(')').expect("closing bracket"));
     }
-    let end = text.find(|c: char| !c.is_alphanumeric()).unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
     let name = &text[..end];
     (name.parse().unwrap_or_else(|_| size(name)), &text[end..])
 }

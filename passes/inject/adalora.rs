@@ -139,7 +139,7 @@ AdaLoraStats (a, b, e, da, db, de, mean_a, spread_a, mean_b, spread_b, mean_e, s
 
 fn parts(linear: &Linear, config: &Config) -> Result<Parts> {
     let rank = importance::Rule::new(config)?.rank;
-    let small = || Init::Normal { std: STD };
+    let small = || Init::Normal { std: STD, zeros: 0 };
     let weights = vec![
         Weight::trained("a", &[linear.d_in, rank], small()),
         Weight::trained("b", &[rank, linear.d_out], small()),

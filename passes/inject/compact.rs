@@ -1,8 +1,8 @@
 //! Adapters as they are written to files when only some of their ranks count: the others are cut off, and where the method
 //! folds, what is left is a LoRA.
-use super::{Adapter, Method, adapters, function, method::Variant};
+use super::{Adapter, Method, adapters, evaluated::evaluated, function, method::Variant, peft};
 use crate::ranks;
-use graft_ir::{Array, Code, Error, Function, Graph, Node, Precision, Result, Tensor, eval::eval, library};
+use graft_ir::{Code, Error, Graph, Result, Tensor};
 use std::collections::BTreeMap;
 
 /// The adapters of `graph` whose methods have a schedule, with the ranks `kept` of each by target, and their tensors as
@@ -45,12 +45,15 @@ fn described(
     weights: &BTreeMap<String, Tensor>,
     rank: usize,
 ) -> Result<Adapter> {
+    // Without a scale of its own it is alpha over the ranks that count.
     let scale = weights.get("scale").and_then(Tensor::to_f64).and_then(|s| s.first().copied());
-    let lost = || Error::new(Code::ADAPTER, format!("the adapter on `{}` has no scale", adapter.target));
-    let alpha = scale.ok_or_else(lost)? * rank as f64;
+    let alpha = scale.map_or(adapter.alpha, |scale| scale * rank as f64);
     // The scale is stored in single precision; an alpha that was a short number is one again.
     let alpha = (alpha * 1e6).round() / 1e6;
-    let settings = if method == adapter.method { adapter.settings.clone() } else { Vec::new() };
+    // The others were for the training.
+    let own = Method::named(&adapter.method)?;
+    let told = |key: &str| method == adapter.method && peft::is_told(own, key);
+    let settings = adapter.settings.iter().filter(|(key, _)| told(key)).cloned().collect();
     Ok(Adapter { method: method.into(), rank, alpha, settings, ..adapter.clone() })
 }
 
@@ -90,25 +93,9 @@ fn taken(tensor: &Tensor, axis: usize, these: &[usize]) -> Result<Tensor> {
 /// Replaces what the variant's `Folded` function computes; whether there is one.
 fn fold(variant: &Variant, weights: &mut BTreeMap<String, Tensor>) -> Result<bool> {
     let Some(function) = function(&format!("{}Folded", variant.function)) else { return Ok(false) };
-    for (name, tensor) in call(function, weights)? {
+    for (name, tensor) in evaluated(function, weights)? {
         let role = name.strip_suffix("_folded").unwrap_or(&name).to_string();
         weights.insert(role, tensor);
     }
     Ok(true)
-}
-
-/// The results of a function, by name, of operands by name.
-fn call(function: &Function, operands: &BTreeMap<String, Tensor>) -> Result<Vec<(String, Tensor)>> {
-    let mut body = function.bind(&Node::default())?;
-    let calls: Vec<String> =
-        body.nodes.iter().map(|n| n.op.clone()).filter(|op| op.starts_with("graft.")).collect();
-    calls.iter().try_for_each(|op| library::require(&mut body, op))?;
-    let feed = |v| {
-        let lost = || Error::new(Code::ADAPTER, format!("the adapter has no weight `{}`", body.name(v)));
-        Array::from_tensor(operands.get(body.name(v)).ok_or_else(lost)?).map(Some)
-    };
-    let feeds = body.inputs.iter().map(|&v| feed(v)).collect::<Result<Vec<_>>>()?;
-    let results = eval(&body, &feeds, Precision::Native)?;
-    let named = body.outputs.iter().map(|&v| body.name(v).to_string());
-    named.zip(results).map(|(name, array)| Ok((name, array.to_tensor()?))).collect()
 }

@@ -8,7 +8,7 @@
 //! that a gate which is closed early cannot come back.
 use super::{
     Config, Schedule,
-    schedule::{Control, Course, Ranks},
+    schedule::{Beginning, Control, Course, Ranks},
 };
 use graft_ir::Result;
 
@@ -62,9 +62,9 @@ impl Rule {
     }
 }
 
-fn start(course: &Course<'_>, widths: &[usize]) -> Result<Control> {
-    let layers: Vec<Ranks> = widths.iter().map(|&width| Ranks::first(width, width)).collect();
-    let all = widths.iter().sum();
+fn start(course: &Course<'_>, adapters: &[Beginning]) -> Result<Control> {
+    let layers: Vec<Ranks> = adapters.iter().map(|a| Ranks::first(a.width, a.width)).collect();
+    let all = adapters.iter().map(|a| a.width).sum();
     let Some(rule) = Rule::new(course.config)? else { return Ok(Control { layers, ..Control::default() }) };
     let budget = rule.budget(0, course.total, all, layers.len());
     Ok(Control { scalars: vec![("lambda", rule.penalty), ("budget", budget)], layers, ..Control::default() })
@@ -131,7 +131,7 @@ mod tests {
     fn the_budget_falls_the_multiplier_rises_and_the_least_likely_gates_close() {
         let config = config(&[("target_rank", "2"), ("ramp", "0.5"), ("penalty", "3")]);
         let at = |step| Course { config: &config, step, total: 100, lr: 0.25 };
-        let control = start(&at(0), &[4, 4]).unwrap();
+        let control = start(&at(0), &[4, 4].map(Beginning::wide)).unwrap();
         assert_eq!((scalar(&control, "lambda"), scalar(&control, "budget")), (3.0, 8.0));
         let open = [vec![0.6, 0.5, 0.4, 0.5], vec![1.0; 4]];
         let next = decide(&at(25), &control, &open).unwrap();
@@ -150,7 +150,7 @@ mod tests {
     fn at_the_end_gates_that_are_closed_go() {
         let config = config(&[("target_rank", "2")]);
         let at = |step| Course { config: &config, step, total: 100, lr: 0.0 };
-        let control = start(&at(0), &[4, 4]).unwrap();
+        let control = start(&at(0), &[4, 4].map(Beginning::wide)).unwrap();
         let open = [vec![0.9, 0.2, 0.8, 0.5], vec![0.1, 0.4, 0.1, 0.1]];
         let before = decide(&at(99), &control, &open).unwrap();
         assert_eq!(before.total(), 4);

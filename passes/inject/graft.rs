@@ -4,7 +4,7 @@ use super::{
     Config, Method, Weight, draws::Draws, fit::Given, initial::initial, method::BASE, plan::Planned,
 };
 use crate::{
-    inline, meta, ranks,
+    inline, io, meta, ranks,
     target::{Linear, module},
 };
 use graft_ir::{
@@ -177,7 +177,7 @@ impl<'m> Grafter<'m> {
             notes.insert(meta::RANKED.into(), axes.join(","));
         }
         let tensor = Tensor::from_f64(dtype, &weight.dims, values).ok_or_else(bad)?;
-        let v = self.param(weight, tensor, notes, b);
+        let v = self.param(weight, linear, tensor, notes, b)?;
         if let Some(config) = config {
             b.graph[v].meta.insert(meta::CONFIG.into(), config_json(config, self.method));
         }
@@ -186,7 +186,14 @@ impl<'m> Grafter<'m> {
     }
 
     /// Adds a weight's param, with what training must know of it.
-    fn param(&self, weight: &Weight, tensor: Tensor, notes: Meta, b: &mut Builder<'_>) -> Value {
+    fn param(
+        &self,
+        weight: &Weight,
+        linear: &Linear,
+        tensor: Tensor,
+        notes: Meta,
+        b: &mut Builder<'_>,
+    ) -> Result<Value> {
         let name = b.fresh(weight.role);
         let v = b.graph.add_param(name, tensor);
         let meta = &mut b.graph[v].meta;
@@ -204,10 +211,14 @@ impl<'m> Grafter<'m> {
         if weight.is_drawn {
             note(meta::DRAWN, "uniform".into());
         }
-        if self.overridable {
+        let is_mask = weight.role == ranks::MASK;
+        if self.overridable || is_mask {
             b.graph.inputs.push(v);
         }
-        v
+        if is_mask {
+            io::set_role(b.graph, &ranks::mask_role(&linear.path), v)?;
+        }
+        Ok(v)
     }
 
     fn cast(&self, v: Value, dtype: DType, linear: &Linear, b: &mut Builder<'_>) -> Result<Value> {

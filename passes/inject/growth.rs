@@ -2,9 +2,9 @@
 //! last event. <https://arxiv.org/abs/2501.08008>
 use super::{
     Config, Schedule,
-    schedule::{Control, Course, Ranks},
+    schedule::{Beginning, Control, Course, Ranks},
 };
-use graft_ir::{Code, Error, Result};
+use graft_ir::Result;
 
 pub(super) const GROWTH: Schedule = Schedule { start, decide, holds: true, zeroes: None };
 
@@ -40,10 +40,6 @@ impl Rule {
             "topk" => Mode::TopK,
             _ => return Err(config.bad("growth", "is neither none nor linear, nonlinear or topk")),
         };
-        if config.text("init") != "preserve" {
-            let error = config.bad("init", "does not go with growth: new ranks would change the result");
-            return Err(Error { code: Code::SETTING, ..error });
-        }
         let target: usize = config.get("target_rank")?;
         let max_rank = match config.get("max_rank")? {
             0 => 2 * target,
@@ -79,12 +75,13 @@ impl Rule {
     }
 }
 
-/// The middle matrices begin as identities, of which ‖c‖/rank = 1/√rank.
-fn start(course: &Course<'_>, widths: &[usize]) -> Result<Control> {
-    let rank = course.config.rank;
-    let memory = 1.0 / (rank as f64).sqrt();
-    let layers = widths.iter().map(|&width| Ranks { memory, ..Ranks::first(rank, width) }).collect();
-    Ok(Control { layers, ..Control::default() })
+/// What has grown is measured against the middle matrices of the beginning.
+fn start(course: &Course<'_>, adapters: &[Beginning]) -> Result<Control> {
+    let layer = |adapter: &Beginning| {
+        let memory = adapter.statistics.first().copied().unwrap_or(0.0);
+        Ranks { memory, ..Ranks::first(course.config.rank, adapter.width) }
+    };
+    Ok(Control { layers: adapters.iter().map(layer).collect(), ..Control::default() })
 }
 
 /// The importance of a linear is the change of ‖c‖/rank since the last event. The n-th largest is the threshold; all
@@ -132,11 +129,16 @@ mod tests {
         Config::new(Method::named("tri").unwrap(), 1, 8.0, settings)
     }
 
+    /// Adapters of eight ranks whose middle matrices begin with norm 1.
+    fn beginnings(n: usize) -> Vec<Beginning> {
+        vec![Beginning { width: 8, statistics: vec![1.0] }; n]
+    }
+
     /// The ranks of four linears after `step` of 100 with these norms.
     fn ranks(settings: &[(&str, &str)], step: u64, norms: [f64; 4]) -> Vec<usize> {
         let config = config(settings);
         let course = Course { config: &config, step, total: 100, lr: 0.0 };
-        let control = start(&course, &[8; 4]).unwrap();
+        let control = start(&course, &beginnings(4)).unwrap();
         let norms: Vec<Vec<f64>> = norms.map(|x| vec![x]).into();
         decide(&course, &control, &norms).unwrap().layers.iter().map(Ranks::count).collect()
     }
@@ -170,7 +172,8 @@ mod tests {
             assert_eq!(grown, grows, "step {step}");
         }
         let config = config(LINEAR);
-        let mut control = start(&Course { config: &config, step: 0, total: 100, lr: 0.0 }, &[8; 4]).unwrap();
+        let mut control =
+            start(&Course { config: &config, step: 0, total: 100, lr: 0.0 }, &beginnings(4)).unwrap();
         for step in 1..=100 {
             let course = Course { config: &config, step, total: 100, lr: 0.0 };
             let norms: Vec<Vec<f64>> =
@@ -185,7 +188,7 @@ mod tests {
     fn importance_is_the_change_since_the_last_event() {
         let config = config(LINEAR);
         let at = |step| Course { config: &config, step, total: 1000, lr: 0.0 };
-        let control = start(&at(0), &[8; 2]).unwrap();
+        let control = start(&at(0), &beginnings(2)).unwrap();
         let once = decide(&at(1), &control, &[vec![3.0], vec![2.0]]).unwrap();
         assert_eq!((once.layers[0].count(), once.layers[1].count()), (2, 1));
         assert_eq!(once.layers[0].born[..3], [0, 1, 0]);
@@ -200,7 +203,6 @@ mod tests {
             ("max_rank", "3"),
             ("interval", "0"),
             ("increment", "0"),
-            ("init", "single"),
             ("growth", "fast"),
         ] {
             let error = Rule::new(&config(&[&[bad][..], LINEAR].concat())).expect_err(bad.0);

@@ -3,7 +3,7 @@
 use super::{
     Config, Schedule,
     method::RANK,
-    schedule::{Control, Course, Ranks},
+    schedule::{Beginning, Control, Course, Ranks},
 };
 use graft_ir::Result;
 
@@ -62,9 +62,9 @@ impl Rule {
     }
 }
 
-fn start(course: &Course<'_>, widths: &[usize]) -> Result<Control> {
+fn start(course: &Course<'_>, adapters: &[Beginning]) -> Result<Control> {
     Rule::new(course.config)?.check(course)?;
-    let layers = widths.iter().map(|&width| Ranks::first(width, width)).collect();
+    let layers = adapters.iter().map(|a| Ranks::first(a.width, a.width)).collect();
     Ok(Control { layers, ..Control::default() })
 }
 
@@ -115,7 +115,7 @@ mod tests {
     fn the_least_important_ranks_go_and_may_come_back_until_the_end() {
         let config = config(TIMED);
         let at = |step| Course { config: &config, step, total: 100, lr: 0.0 };
-        let control = start(&at(0), &[4, 4]).unwrap();
+        let control = start(&at(0), &[4, 4].map(Beginning::wide)).unwrap();
         let scores = [vec![0.8, 0.1, 0.7, 0.6], vec![0.2, 0.9, 0.3, 0.5]];
         let before = decide(&at(12), &control, &scores).unwrap();
         assert_eq!((before.total(), before.zeroes_now), (8, false));
@@ -137,7 +137,8 @@ mod tests {
     #[test]
     fn a_training_without_a_step_to_choose_in_is_refused() {
         let config = config(TIMED);
-        let begin = |total| start(&Course { config: &config, step: 0, total, lr: 0.0 }, &[4]);
+        let begin =
+            |total| start(&Course { config: &config, step: 0, total, lr: 0.0 }, &[Beginning::wide(4)]);
         assert!(begin(31).is_ok());
         let error = begin(30).unwrap_err();
         assert!(error.message.contains("`tinit`: `10` and `tfinal` leave none of 30 steps"), "{error}");
@@ -147,7 +148,7 @@ mod tests {
     fn equal_scores_at_the_threshold_go_together() {
         let config = config(TIMED);
         let at = Course { config: &config, step: 80, total: 100, lr: 0.0 };
-        let control = start(&at, &[4, 4]).unwrap();
+        let control = start(&at, &[4, 4].map(Beginning::wide)).unwrap();
         let scores = [vec![0.5, 0.5, 0.5, 0.9], vec![0.5, 0.5, 0.9, 0.9]];
         assert_eq!(decide(&at, &control, &scores).unwrap().total(), 3);
     }

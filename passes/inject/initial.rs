@@ -20,9 +20,9 @@ pub(crate) fn initial(init: &Init, dims: &[usize], seed: u64, index: u64) -> Opt
             (0..n).map(|i| (2.0 * draw(i) - 1.0) * bound).collect()
         }
         // Box and Muller: two uniform draws for each normal one.
-        Init::Normal { std } => {
+        Init::Normal { std, zeros } => {
             let normal = |i| (-2.0 * f64::ln(draw(2 * i))).sqrt() * (2.0 * PI * draw(2 * i + 1)).cos();
-            (0..n).map(|i| std * normal(i)).collect()
+            (0..n).map(|i| if i < *zeros { 0.0 } else { std * normal(i) }).collect()
         }
         Init::Identity => {
             let columns = dims.last().copied().unwrap_or(1).max(1);
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn normal_draws_have_their_moments() {
-        let values = initial(&Init::Normal { std: 2.0 }, &[100, 100], 1, 5).unwrap();
+        let values = initial(&Init::Normal { std: 2.0, zeros: 0 }, &[100, 100], 1, 5).unwrap();
         let mean = |power: i32| values.iter().map(|x| x.powi(power)).sum::<f64>() / 1e4;
         assert!(mean(1).abs() < 0.06 && (mean(2) - 4.0).abs() < 0.2 && (mean(4) - 48.0).abs() < 6.0);
         assert_eq!(initial(&Init::Identity, &[2, 2], 0, 0).unwrap(), [1.0, 0.0, 0.0, 1.0]);

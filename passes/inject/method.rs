@@ -231,6 +231,8 @@ pub enum Init {
     Normal {
         /// The standard deviation.
         std: f64,
+        /// So many elements at the front are 0.
+        zeros: usize,
     },
     /// The identity matrix.
     Identity,
@@ -249,6 +251,13 @@ impl Method {
             Error::new(Code::METHOD, format!("there is no method `{name}`")).help(help)
         };
         METHODS.iter().find(|m| m.name == name).ok_or_else(unknown)
+    }
+    /// The function of `config`'s variant that is called after it and `suffix`, such as `Stats`; one that the variant does
+    /// not write is that of the method's first.
+    pub fn companion(&self, config: &Config, suffix: &str) -> Result<Option<&'static Function>> {
+        let first = self.variants.first().map(|v| v.function);
+        let named = [Some(self.variant(config)?.function), first].into_iter().flatten();
+        Ok(named.into_iter().find_map(|name| function(&format!("{name}{suffix}"))))
     }
     /// The variant that `config` asks for.
     pub fn variant(&self, config: &Config) -> Result<&'static Variant> {
@@ -297,9 +306,14 @@ impl Variant {
     pub fn merged(&self) -> Option<&'static Function> {
         function(&format!("{}Merged", self.function))
     }
+    /// The function of its gradient; `None` where that is left to the functions that its body contains.
+    pub fn gradient(&self) -> Option<&'static Function> {
+        function(&format!("{}Grad", self.function))
+    }
     /// Its functions that stand in graphs: the adapted linear and its gradient.
     pub fn in_graphs(&self) -> impl Iterator<Item = &'static Function> {
-        [self.function.to_string(), format!("{}Grad", self.function)].into_iter().filter_map(|n| function(&n))
+        let gradient = self.gradient();
+        gradient.and_then(|_| function(self.function)).into_iter().chain(gradient)
     }
 }
 

@@ -8,7 +8,8 @@ use serde_json::{Map, Value as Json};
 
 /// How a variant is told in `adapter_config.json`.
 pub struct Peft {
-    /// `peft_type`: the first is written, all are read.
+    /// `peft_type`: the first is written, all are read. None for a formula of training only: what it leaves in files is the
+    /// method's first variant.
     pub types: &'static [&'static str],
     /// Keys that tell it from other variants, each with the values (as JSON) that it may have; the first is written. An
     /// absent key is `null`. Without values, the key must be there.
@@ -135,7 +136,8 @@ pub fn steps_keys(method: &Method, config: &Config) -> Result<Vec<&'static str>>
 /// Whether adapter files tell the value of a setting; the others are for one training only.
 pub fn is_told(method: &Method, setting: &str) -> bool {
     let in_keys = |v: &Variant| v.peft.settings.iter().any(|(_, s)| *s == setting);
-    method.variants.iter().any(|v| in_keys(v) || v.example.iter().any(|(key, _)| *key == setting))
+    let asks = |v: &Variant| v.example.iter().any(|(key, _)| *key == setting);
+    method.variants.iter().filter(|v| !v.peft.types.is_empty()).any(|v| in_keys(v) || asks(v))
 }
 
 /// A number without a fraction of zero.
@@ -193,7 +195,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         for method in METHODS {
-            for variant in method.variants {
+            for variant in method.variants.iter().filter(|v| !v.peft.types.is_empty()) {
                 let example = variant.example.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
                 let config = Config::new(method, 4, 8.0, example);
                 let (peft_type, keys) = write(method, &config).unwrap();

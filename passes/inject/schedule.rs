@@ -4,14 +4,31 @@ use graft_ir::Result;
 
 /// The decisions of a method, as pure functions: the same statistics always give the same decision.
 pub struct Schedule {
-    /// What holds before the first step, for adapters that are so many ranks wide.
-    pub start: fn(&Course<'_>, widths: &[usize]) -> Result<Control>,
+    /// What holds before the first step.
+    pub start: fn(&Course<'_>, adapters: &[Beginning]) -> Result<Control>,
     /// What holds after a step, given what held in it and, for each adapter, the elements of `graft.MStats`.
     pub decide: fn(&Course<'_>, &Control, statistics: &[Vec<f64>]) -> Result<Control>,
     /// Whether ranks that do not count stay as they are: neither trained nor decayed.
     pub holds: bool,
     /// The weight, a row for each rank or one row, that is set to 0 at ranks which do not count, after steps that say so.
     pub zeroes: Option<&'static str>,
+}
+
+/// An adapter before the first step.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Beginning {
+    /// Its ranks, those that do not count included.
+    pub width: usize,
+    /// The elements of `graft.MStats`, as its weights are; empty where that takes gradients.
+    pub statistics: Vec<f64>,
+}
+
+#[cfg(test)]
+impl Beginning {
+    /// An adapter of so many ranks of which nothing else matters.
+    pub(super) fn wide(width: usize) -> Beginning {
+        Beginning { width, statistics: Vec::new() }
+    }
 }
 
 /// Where a training stands.

@@ -4,7 +4,7 @@
 use super::{
     Config, FileForm, Init, Method, Parts, Peft, Setting, Variant, Weight, growth, lora, method::DROPOUT,
 };
-use crate::target::Linear;
+use crate::{ranks, target::Linear};
 use graft_ir::Result;
 
 pub(super) const TRI: Method = Method {
@@ -35,22 +35,36 @@ pub(super) const TRI: Method = Method {
         },
         Setting {
             name: "init",
-            about: "the middle matrix at first: preserve (the identity) or single (small random numbers)",
+            about: "how ranks begin: preserve (c the identity, b zero: a new rank changes nothing) or single (all small random numbers, but b zero in those of the beginning; alpha is divided by the ranks that count)",
             default: "preserve",
         },
         DROPOUT,
     ],
-    variants: &[Variant {
-        function: "graft.Tri",
-        about: "y = x·w + (alpha/rank)·((x·a)·cᵀ)·b, c = tril(l) + triu(u)",
-        example: &[],
-        parameters: "rank·(in + out) + 2·rank·rank",
-        files: &[lora::A, lora::B, FileForm::plain("l", "lora_L"), FileForm::plain("u", "lora_U")],
-        peft: Peft { types: &["TRIADAPTLORA"], tells: &[], settings: &[], idle: &[] },
-        opset: 14,
-    }],
+    variants: &[
+        Variant {
+            function: "graft.Tri",
+            about: "y = x·w + (alpha/rank)·((x·a)·cᵀ)·b, c = tril(l) + triu(u)",
+            example: &[],
+            parameters: "rank·(in + out) + 2·rank·rank",
+            files: FILES,
+            peft: Peft { types: &["TRIADAPTLORA"], tells: &[], settings: &[], idle: &[] },
+            opset: 14,
+        },
+        Variant {
+            function: "graft.TriGrown",
+            about: "the same where new ranks begin at random: in c only those that count, alpha over their number",
+            example: &[("growth", "linear"), ("init", "single"), ("max_rank", "8")],
+            parameters: "max_rank·(in + out) + 2·max_rank·max_rank",
+            files: FILES,
+            peft: Peft { types: &[], tells: &[], settings: &[], idle: &[] },
+            opset: 14,
+        },
+    ],
     functions: FUNCTIONS,
-    function: |_| Ok("graft.Tri"),
+    function: |config| {
+        let grows = growth::Rule::new(config)?.is_some();
+        Ok(if grows && Start::of(config)? == Start::Single { "graft.TriGrown" } else { "graft.Tri" })
+    },
     parts,
     penalty: |config, linears| {
         let reg: f64 = config.get("reg")?;
@@ -59,12 +73,16 @@ pub(super) const TRI: Method = Method {
     schedule: |config| Ok(growth::Rule::new(config)?.map(|_| &growth::GROWTH)),
 };
 
+const FILES: &[FileForm] =
+    &[lora::A, lora::B, FileForm::plain("l", "lora_L"), FileForm::plain("u", "lora_U")];
+
 /// The standard deviation of the original's initial weights.
 const STD: f64 = 0.02;
 
 /// x (…, in), w (in, out), a (in, rank), b (rank, out), l and u (rank, rank), scale a scalar; the gradient needs
 /// h = x·a and q = h·cᵀ (…, rank). A rank that does not count yet has b = 0 and c as
-/// in the identity, so that it adds nothing, and begins to be trained without changing what the others do.
+/// in the identity, so that it adds nothing, and begins to be trained without changing what the others do. In `TriGrown`
+/// rank_mask (rank) tells which ranks count, and the others are kept out of c.
 const FUNCTIONS: &str = "
 Tri (x, w, a, b, l, u, scale) => (y, h, q) {
   base = MatMul (x, w)
@@ -78,6 +96,38 @@ Tri (x, w, a, b, l, u, scale) => (y, h, q) {
   delta = Mul (up, scale)
   y = Add (base, delta)
 }
+TriGrown (x, w, a, b, l, u, rank_mask, alpha) => (y) {
+  counted_l = graft.Counted (l, rank_mask)
+  counted_u = graft.Counted (u, rank_mask)
+  axis = Constant <value_ints: ints = [0]> ()
+  ranks = ReduceSum <keepdims: int = 0> (rank_mask, axis)
+  scale = Div (alpha, ranks)
+  base = MatMul (x, w)
+  h = MatMul (x, a)
+  lower = Trilu <upper: int = 0> (counted_l)
+  upper = Trilu (counted_u)
+  c = Add (lower, upper)
+  c_t = Transpose <perm: ints = [1, 0]> (c)
+  q = MatMul (h, c_t)
+  up = MatMul (q, b)
+  delta = Mul (up, scale)
+  y = Add (base, delta)
+}
+TriGrownMerged (w, a, b, l, u, rank_mask, alpha) => (w_merged) {
+  counted_l = graft.Counted (l, rank_mask)
+  counted_u = graft.Counted (u, rank_mask)
+  axis = Constant <value_ints: ints = [0]> ()
+  ranks = ReduceSum <keepdims: int = 0> (rank_mask, axis)
+  scale = Div (alpha, ranks)
+  lower = Trilu <upper: int = 0> (counted_l)
+  upper = Trilu (counted_u)
+  c = Add (lower, upper)
+  c_t = Transpose <perm: ints = [1, 0]> (c)
+  ac = MatMul (a, c_t)
+  acb = MatMul (ac, b)
+  delta = Mul (acb, scale)
+  w_merged = Add (w, delta)
+}
 TriPenalty (a, b, rank_mask, reg) => (penalty) {
   a_t = Transpose <perm: ints = [1, 0]> (a)
   down = graft.OrthogonalNorm (a_t, rank_mask)
@@ -89,15 +139,11 @@ TriStats (l, u, rank_mask) => (importance) {
   lower = Trilu <upper: int = 0> (l)
   upper = Trilu (u)
   c = Add (lower, upper)
-  first = Constant <value_ints: ints = [0]> ()
-  second = Constant <value_ints: ints = [1]> ()
-  row = Unsqueeze (rank_mask, first)
-  column = Unsqueeze (rank_mask, second)
-  pairs = Mul (column, row)
-  counted = Mul (c, pairs)
+  counted = graft.Counted (c, rank_mask)
   square = ReduceSumSquare <keepdims: int = 0> (counted)
   norm = Sqrt (square)
-  size = ReduceSum <keepdims: int = 0> (rank_mask, first)
+  axis = Constant <value_ints: ints = [0]> ()
+  size = ReduceSum <keepdims: int = 0> (rank_mask, axis)
   importance = Div (norm, size)
 }
 TriGrad (dy, x, w, a, b, l, u, scale, h, q) => (dx, da, db, dl, du) {
@@ -141,21 +187,50 @@ TriMerged (w, a, b, l, u, scale) => (w_merged) {
 }
 ";
 
+/// How ranks begin.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Start {
+    Preserve,
+    Single,
+}
+
+impl Start {
+    fn of(config: &Config) -> Result<Start> {
+        match config.text("init") {
+            "preserve" => Ok(Start::Preserve),
+            "single" => Ok(Start::Single),
+            _ => Err(config.bad("init", "is neither preserve nor single")),
+        }
+    }
+}
+
 fn parts(linear: &Linear, config: &Config) -> Result<Parts> {
-    let rule = growth::Rule::new(config)?;
-    let (rank, divisor) = rule.map_or((config.rank, config.rank), |rule| (rule.max_rank, rule.target));
-    let small = || Init::Normal { std: STD };
-    let (l, u) = match config.text("init") {
-        "preserve" => (Init::Identity, Init::Constant(0.0)),
-        "single" => (small(), small()),
-        _ => return Err(config.bad("init", "is neither preserve nor single")),
+    let (rule, start) = (growth::Rule::new(config)?, Start::of(config)?);
+    let rank = rule.map_or(config.rank, |rule| rule.max_rank);
+    let small = || Init::Normal { std: STD, zeros: 0 };
+    let (l, u) = match start {
+        Start::Preserve => (Init::Identity, Init::Constant(0.0)),
+        Start::Single => (small(), small()),
     };
-    let weights = vec![
+    // Ranks that count from the beginning change nothing at first.
+    let b = match start {
+        Start::Preserve => Init::Constant(0.0),
+        Start::Single => Init::Normal { std: STD, zeros: config.rank * linear.d_out },
+    };
+    let mut weights = vec![
         Weight::trained("a", &[linear.d_in, rank], small()).ranked(&[1]),
-        Weight::trained("b", &[rank, linear.d_out], Init::Constant(0.0)).ranked(&[0]),
+        Weight::trained("b", &[rank, linear.d_out], b).ranked(&[0]),
         Weight::trained("l", &[rank, rank], l).ranked(&[0, 1]),
         Weight::trained("u", &[rank, rank], u).ranked(&[0, 1]),
-        Weight::frozen("scale", &[], Init::Constant(config.alpha / divisor as f64)),
     ];
+    let scalar = |role, value| Weight::frozen(role, &[], Init::Constant(value));
+    match rule {
+        Some(_) if start == Start::Single => {
+            let counts = (0..rank).map(|k| if k < config.rank { 1.0 } else { 0.0 }).collect();
+            weights.push(Weight::frozen(ranks::MASK, &[rank], Init::Values(counts)));
+            weights.push(scalar("alpha", config.alpha));
+        }
+        _ => weights.push(scalar("scale", config.alpha / rule.map_or(rank, |rule| rule.target) as f64)),
+    }
     Ok(Parts { weights, ..Parts::default() })
 }

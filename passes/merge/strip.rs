@@ -1,7 +1,7 @@
 //! Takes adapters off a graph again.
 use crate::{
     inject::{Adapter, Method, adapters},
-    meta,
+    io, meta, ranks,
 };
 use graft_ir::{Attr, Code, Error, Graph, Node, Result, Value};
 use serde_json::Value as Json;
@@ -37,6 +37,9 @@ pub fn stripped(graph: &Graph) -> Result<Graph> {
     let is_adapter = |v: &Value| graph[*v].meta.contains_key(meta::METHOD);
     out.params.retain(|v| !is_adapter(v));
     out.inputs.retain(|v| !is_adapter(v));
+    for adapter in &found {
+        io::drop_role(&mut out, &ranks::mask_role(&adapter.target))?;
+    }
     out.sweep();
     if out.functions.is_empty() && !out.nodes.iter().any(|n| n.op.starts_with("graft.")) {
         out.opsets.remove("graft");

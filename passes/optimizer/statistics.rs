@@ -1,7 +1,7 @@
 //! What a method's schedule decides on, computed from the weights after a step and their gradients.
 use super::{next_of, state_input};
 use crate::{
-    inject::{Adapter, Method, adapters, function},
+    inject::{Adapter, Method, adapters},
     io, ranks,
 };
 use graft_ir::{Builder, Code, Error, Function, Node, Result, Value, library};
@@ -25,9 +25,9 @@ pub(super) fn append(updates: &[Update], b: &mut Builder<'_>) -> Result<Vec<(Val
         if (method.schedule)(&config)?.is_none() {
             continue;
         }
-        let name = format!("{}Stats", method.variant(&config)?.function);
-        let missing = || Error::new(Code::METHOD, format!("there is no function `{name}`"));
-        let function = function(&name).ok_or_else(missing)?;
+        let missing =
+            || Error::new(Code::METHOD, format!("`{}` has no function for statistics", method.name));
+        let function = method.companion(&config, "Stats")?.ok_or_else(missing)?;
         b.scope(format!("stats.{}.", adapter.target));
         pairs.extend(call(function, &adapter, updates, b)?);
     }
@@ -65,7 +65,7 @@ fn call(
 /// The operand of that name, and whether it is state: `rank_mask`, a weight after the step, `d<weight>`, its gradient, or
 /// `<state>_<weight>`.
 fn operand(name: &str, adapter: &Adapter, updates: &[Update], b: &mut Builder<'_>) -> Result<(Value, bool)> {
-    if name == "rank_mask" {
+    if name == ranks::MASK {
         return Ok((ranks::mask(&adapter.target, b)?, false));
     }
     let update = |role: &str, b: &Builder<'_>| {

@@ -1,6 +1,6 @@
 //! The methods' variants with settings, networks that they are put on, and how those are run.
 use graft_ir::{
-    Array, Data, Graph, Precision, Tensor, Type, Value,
+    Array, Data, Graph, Node, Precision, Tensor, Type, Value,
     eval::{difference, eval},
     parse, random,
     text::{PrintOptions, print},
@@ -107,6 +107,14 @@ impl Case {
         };
         let up = |n: usize| n.max(least).div_ceil(unit) * unit;
         Form { rank, d_in: up(form.d_in), hidden: up(form.hidden), d_out: up(form.d_out), ..form }
+    }
+    /// The function that `fuse` finds in it: its own, or that of the variant that it contains.
+    pub(crate) fn fused(&self) -> &'static str {
+        if self.variant.gradient().is_some() {
+            self.variant.function
+        } else {
+            self.method.variants[0].function
+        }
     }
     /// The options of `inject` and `merge`.
     pub(crate) fn options(&self, form: Form) -> String {
@@ -273,6 +281,7 @@ const PENALTIES: &[(&str, &[(&str, &str)])] = &[
     ("salora", &[("target_rank", "1"), ("orth", "0.3"), ("draw", "0.3:0.6")]),
     ("tri", &[("reg", "0.5")]),
     ("tri", &[("reg", "0.5"), ("growth", "linear"), ("target_rank", "3")]),
+    ("tri", &[("reg", "0.5"), ("growth", "linear"), ("target_rank", "3"), ("init", "single")]),
 ];
 
 /// The cases of `PENALTIES`.
@@ -321,14 +330,27 @@ pub(crate) fn held_fixed(graph: &Graph, feeds: &[Option<Array>]) -> Graph {
         let value = Array { dtype: graft_ir::DType::Double, ..exact(&probe, feeds).remove(0) };
         // The constant is of double precision, whatever the type of the value: nothing is rounded.
         let constant = graft_ir::Attr::Tensor(value.to_tensor().unwrap());
-        held.nodes[i] =
-            graft_ir::Node::new("Constant", &[], &[node.output(0).unwrap()]).with("value", constant);
+        held.nodes[i] = Node::new("Constant", &[], &[node.output(0).unwrap()]).with("value", constant);
     }
     held
 }
 
-/// Names of nodes and values, and what a call's body does not note, do not matter.
+/// Appends the node that defines `v`, after those that it depends on.
+fn visit(v: Value, nodes: &mut BTreeMap<Value, Node>, ordered: &mut Vec<Node>) {
+    let Some(node) = nodes.remove(&v) else { return };
+    let rest: Vec<Value> = node.outputs.iter().flatten().copied().filter(|&other| other != v).collect();
+    rest.iter().for_each(|other| drop(nodes.remove(other)));
+    node.inputs.iter().flatten().for_each(|&input| visit(input, nodes, ordered));
+    ordered.push(node);
+}
+
+/// The order of nodes that do not depend on each other, names of nodes and values, and what a call's body does not note,
+/// do not matter.
 pub(crate) fn anonymise(graph: &mut Graph) {
+    let each = |n: &Node| n.outputs.iter().flatten().map(|&v| (v, n.clone())).collect::<Vec<_>>();
+    let mut nodes: BTreeMap<Value, Node> = graph.nodes.iter().flat_map(each).collect();
+    graph.nodes.clear();
+    graph.outputs.iter().for_each(|&v| visit(v, &mut nodes, &mut graph.nodes));
     for (i, node) in graph.nodes.iter_mut().enumerate() {
         node.name.clear();
         node.meta.remove(meta::ROLE);

@@ -112,7 +112,7 @@ proptest! {
             let start = case.inject(form);
             let inlined = run(&format!("{start}, loss{{kind=mse}}, grad"), &base(form), None);
             let fused = run(&format!("canonicalize, {start}, fuse, loss{{kind=mse}}, grad"), &base(form), None);
-            let call = format!("{}Grad", case.variant.function);
+            let call = format!("{}Grad", case.fused());
             prop_assert_eq!(fused.nodes.iter().filter(|n| n.op == call).count(), 2, "{}", case.label());
             let a = exact(&inlined, &feeds(&inlined, form));
             let b = exact(&fused, &feeds(&fused, form));
@@ -133,7 +133,7 @@ proptest! {
             let mut there = run(&format!("{start}, inline"), &base(form), None);
             let mut back = run(&format!("{start}, fuse, inline"), &base(form), None);
             let fused = run(&format!("{start}, fuse"), &base(form), None);
-            prop_assert_eq!(fused.nodes.iter().filter(|n| n.op == case.variant.function).count(), 2);
+            prop_assert_eq!(fused.nodes.iter().filter(|n| n.op == case.fused()).count(), 2);
             for graph in [&mut there, &mut back] {
                 anonymise(graph);
             }

@@ -42,6 +42,7 @@ const CALLS: &[&str] = &[
        y, mean, inv_std = graft.LayerNorm (x, scale, bias) }",
     "(float[2, 2, 3] dy, float[2, 2, 3] x, float[3] s, float[3] b, float[2, 2, 1] mean, float[2, 2, 1] inv_std)
        => (dx, ds, db) { dx, ds, db = graft.LayerNormGrad (dy, x, s, b, mean, inv_std) }",
+    "(float[3, 3] m, float[3] mask) => (counted) { counted = graft.Counted (m, mask) }",
     "(float[3, 4] m, float[3] mask) => (square) { square = graft.OrthogonalGap (m, mask) }",
     "(float[3, 4] m, float[3] mask) => (norm) { norm = graft.OrthogonalNorm (m, mask) }",
     "(float[2, 4, 3] x) => (y) { shape = Constant <value = int64[2] {1, 3}> () y = graft.ReduceTo (x, shape) }",

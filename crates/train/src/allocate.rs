@@ -3,8 +3,9 @@ use crate::stepper::{Batch, Outcome};
 use graft_ir::{Code, Error, Graph, Result, Tensor};
 use graft_passes::{
     inject::{
-        Config, Method, Schedule, adapters,
-        schedule::{Control, Course},
+        Adapter, Config, Method, Schedule, adapters,
+        schedule::{Beginning, Control, Course},
+        statistics,
     },
     ranks,
 };
@@ -31,14 +32,18 @@ impl Allocator {
         let Some(first) = found.first() else { return Ok(None) };
         let config = first.config()?;
         let Some(schedule) = (Method::named(&first.method)?.schedule)(&config)? else { return Ok(None) };
+        let beginning = |adapter: &Adapter| {
+            let width = ranks::width(forward, &adapter.target).unwrap_or(0);
+            Ok(Beginning { width, statistics: statistics(forward, adapter)?.unwrap_or_default() })
+        };
+        let beginnings = found.iter().map(beginning).collect::<Result<Vec<_>>>()?;
         let targets: Vec<String> = found.into_iter().map(|adapter| adapter.target).collect();
-        let widths: Vec<usize> = targets.iter().map(|t| ranks::width(forward, t).unwrap_or(0)).collect();
         let zeroed = targets.iter().map(|target| {
             let v = ranks::weight(forward, target, schedule.zeroes?)?;
             Some(forward.name(v).to_string())
         });
         let zeroed = zeroed.collect();
-        let control = (schedule.start)(&Course { config: &config, step: 0, total, lr: 0.0 }, &widths)?;
+        let control = (schedule.start)(&Course { config: &config, step: 0, total, lr: 0.0 }, &beginnings)?;
         Ok(Some(Allocator { schedule, config, targets, zeroed, control }))
     }
 

@@ -7,7 +7,7 @@ use crate::{
     observer::Observer,
     order::{Order, batches},
     prepare::read_data,
-    stepper::{Batch, roles, run, scalar_of},
+    stepper::{Batch, named, roles, run, scalar_of},
 };
 use graft_exec::{Options, Session};
 use graft_ir::{Code, Error, Graph, Result, Tensor};
@@ -23,7 +23,7 @@ pub fn evaluate(model: &Graph, config: &Config, observer: &mut dyn Observer) -> 
     let graph = graphs::without_adapter(model, config, observer)?;
     let data = read_data(path, &graphs::schema(&graph, &config.loss)?, config, observer)?;
     let options = Options { threads: config.threads, ..Options::default() };
-    Evaluator::new(&graph, data, config.batch, &config.loss, &options)?.run(&BTreeMap::new(), 0)
+    Evaluator::new(&graph, data, config.batch, &config.loss, &options)?.run(&BTreeMap::new(), &Vec::new(), 0)
 }
 
 /// An evaluation dataset and the session that runs it.
@@ -35,6 +35,8 @@ pub(crate) struct Evaluator {
     logits: Option<String>,
     /// The label's name, where it is the number of a class.
     classes_of: Option<String>,
+    /// What the graph calls its inputs, by role.
+    roles: BTreeMap<String, String>,
     /// A row counts as many times as it has targets: each token but the first, for a language model; else once.
     by_tokens: bool,
 }
@@ -57,17 +59,24 @@ impl Evaluator {
             logits: roles.remove("logits"),
             classes_of: roles.remove("label").filter(|_| loss == "cross-entropy"),
             by_tokens: loss == "causal-lm",
+            roles,
         })
     }
 
-    /// Runs over all rows with these weights, by name.
-    pub(crate) fn run(&mut self, weights: &BTreeMap<String, Tensor>, step: u64) -> Result<Evaluation> {
+    /// Runs over all rows with these weights, by name; `control` are further inputs, by role, where the graph has them.
+    pub(crate) fn run(
+        &mut self,
+        weights: &BTreeMap<String, Tensor>,
+        control: &Batch,
+        step: u64,
+    ) -> Result<Evaluation> {
+        let control: Batch = named(&self.roles, control).collect();
         let (mut loss, mut weight, mut right, mut rated) = (0.0, 0.0, 0usize, 0usize);
         // Rows of one length come together: the order does not change the sums by more than rounding, and is fixed.
         for rows in batches(Order::Shuffle, self.data.lengths(), self.batch, 0, 0) {
             let batch = self.data.batch(&rows);
             let weights = weights.iter().map(|(name, tensor)| (name.clone(), tensor.clone()));
-            let feeds: Batch = weights.chain(batch.iter().cloned()).collect();
+            let feeds: Batch = weights.chain(control.iter().cloned()).chain(batch.iter().cloned()).collect();
             let outputs = run(&mut self.session, &feeds)?;
             let n: usize = match self.by_tokens {
                 true => rows.iter().map(|&r| self.data.lengths()[r].saturating_sub(1)).sum(),

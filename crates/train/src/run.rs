@@ -221,13 +221,14 @@ impl Training<'_> {
         let Some(evaluator) = &mut self.run.evaluator else { return Ok(()) };
         let weights = self.run.graphs.weights_of(&self.run.stepper.state()?);
         let step = self.run.progress.step;
-        let evaluation = evaluator.run(&weights, step)?;
+        let masks = self.run.allocator.as_ref().map_or_else(Vec::new, Allocator::masks);
+        let evaluation = evaluator.run(&weights, &masks, step)?;
         if self.run.progress.best.is_none_or(|(loss, _)| evaluation.eval_loss < loss) {
             self.run.progress.best = Some((evaluation.eval_loss, step));
             self.run.progress.worse = 0;
             if self.config.keep_best {
                 self.run.best = weights;
-                self.run.best.extend(self.run.allocator.iter().flat_map(Allocator::masks));
+                self.run.best.extend(masks);
             }
         } else {
             self.run.progress.worse += 1;

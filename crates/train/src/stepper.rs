@@ -172,7 +172,7 @@ fn counters(roles: &BTreeMap<String, String>, seed: u64, step: u64) -> Batch {
 }
 
 /// Those of the inputs by role that the graph has, by name.
-fn named<'a>(
+pub(crate) fn named<'a>(
     roles: &'a BTreeMap<String, String>,
     inputs: &'a Batch,
 ) -> impl Iterator<Item = (String, Tensor)> + 'a {

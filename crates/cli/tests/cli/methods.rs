@@ -101,7 +101,8 @@ fn what_a_model_carries_already_stays_as_it_is() {
     sandbox.succeeds("inject tiny.onnx --adapter adapter -o lora.onnx");
     let train = "--data data.jsonl --loss cross-entropy --steps 4 --lr 0.1";
     let flags = "--method tri --rank 1 --targets down";
-    let said = sandbox.succeeds(&format!("train lora.onnx {flags} {train} --out run --export merged=one.onnx"));
+    let said =
+        sandbox.succeeds(&format!("train lora.onnx {flags} {train} --out run --export merged=one.onnx"));
     assert!(said.stderr.contains("carries 1 adapter already (`lora`)"), "{}", said.stderr);
     let held = sandbox.succeeds("inject lora.onnx --adapter run -o both.onnx");
     assert!(held.stderr.contains("`tri` on 1 of 2"), "{}", held.stderr);
