@@ -61,7 +61,7 @@ const EQUATIONS: &[&str] = &[
     "bnk,krs->brsn",
     "...h,...r,hro->...o",
     "...o,...r,hro->...h",
-    "...h,...r,...o->hro",
+    "bth,btr,bto->hro",
     "...ij,...jk->...ik",
     "bn,anm,bm->ba",
     "i,j->ij",
