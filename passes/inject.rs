@@ -26,7 +26,7 @@ mod tri;
 pub(crate) use evaluated::bound;
 pub(crate) use initial::initial;
 
-pub use adapters::{Adapter, adapters, draws, file_tensors, settled, trainable};
+pub use adapters::{Adapter, Stored, adapters, draws, file_tensors, settled, stored, trainable};
 pub use compact::compacted;
 pub use evaluated::statistics;
 pub use files::FileForm;

@@ -1,5 +1,5 @@
 //! What is grafted onto a graph, found by its notes.
-use super::{Config, Method};
+use super::{Config, FileForm, Method};
 use crate::meta;
 use graft_ir::{Code, Error, Graph, Result, Tensor, Value};
 use serde_json::Value as Json;
@@ -126,18 +126,42 @@ pub fn file_tensors(
     get: &dyn Fn(&str) -> Result<Option<Tensor>>,
 ) -> Result<BTreeMap<String, Tensor>> {
     let mut tensors = BTreeMap::new();
-    for v in weights(graph) {
-        let notes = &graph[v].meta;
-        let (Some(method), Some(target), Some(role)) =
-            (notes.get(meta::METHOD), notes.get(meta::TARGET), notes.get(meta::ROLE))
-        else {
-            continue;
-        };
-        let Some(form) = Method::named(method)?.file(role) else { continue };
-        let missing = || Error::new(Code::ADAPTER, format!("weight `{}` has no data", graph.name(v)));
-        let tensor = get(graph.name(v))?.or_else(|| graph[v].tensor.clone()).ok_or_else(missing)?;
+    for Stored { weight, target, form } in stored(graph)? {
+        let name = graph.name(weight);
+        let missing = || Error::new(Code::ADAPTER, format!("weight `{name}` has no data"));
+        let tensor = get(name)?.or_else(|| graph[weight].tensor.clone()).ok_or_else(missing)?;
         let files = form.to_files(&tensor)?.into_iter();
         tensors.extend(files.map(|(suffix, tensor)| (format!("{target}.{suffix}"), tensor)));
     }
     Ok(tensors)
+}
+
+/// A weight of an adapter that stands in adapter files.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored<'g> {
+    /// The weight.
+    pub weight: Value,
+    /// The module path of the linear that is adapted.
+    pub target: &'g str,
+    /// How the weight is called and laid out in files.
+    pub form: &'static FileForm,
+}
+
+/// The weights of the adapters on `graph` that stand in adapter files.
+///
+/// # Errors
+/// [`Code::METHOD`] for an unknown method.
+pub fn stored(graph: &Graph) -> Result<Vec<Stored<'_>>> {
+    let mut stored = Vec::new();
+    for weight in weights(graph) {
+        let note = |key: &str| graph[weight].meta.get(key);
+        let (Some(method), Some(target), Some(role)) =
+            (note(meta::METHOD), note(meta::TARGET), note(meta::ROLE))
+        else {
+            continue;
+        };
+        let form = Method::named(method)?.file(role);
+        stored.extend(form.map(|form| Stored { weight, target, form }));
+    }
+    Ok(stored)
 }

@@ -1,6 +1,6 @@
 //! How weights are called and laid out in adapter files.
 use super::Method;
-use graft_ir::{Code, Error, Result, Tensor};
+use graft_ir::{Attr, Builder, Code, Dim, Error, Node, Result, Tensor, Value};
 
 /// How a weight is called and laid out in adapter files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +55,36 @@ impl FileForm {
         let slices = if self.is_split() { slices(weight)? } else { vec![weight.clone()] };
         let slices = slices.iter().map(|t| if self.is_transposed { transposed(t) } else { Ok(t.clone()) });
         suffixes.zip(slices).map(|(suffix, slice)| Ok((suffix, slice?))).collect()
+    }
+    /// Appends the nodes that make a weight's tensors in files; each tensor is called `key` of its suffix.
+    pub fn append(
+        &self,
+        weight: Value,
+        key: &dyn Fn(&str) -> String,
+        b: &mut Builder<'_>,
+    ) -> Result<Vec<Value>> {
+        let sizes: Option<Vec<usize>> = b.shape(weight)?.iter().map(Dim::as_size).collect();
+        let open = || Error::new(Code::ADAPTER, format!("weight `{}` has no sizes", b.graph.name(weight)));
+        let expected = self.expected(&sizes.ok_or_else(open)?);
+        let mut tensors = Vec::new();
+        for (i, (suffix, dims)) in (0..).zip(expected) {
+            let mut slice = weight;
+            if self.is_split() {
+                let index = b.constant("index", Tensor::i64(&[], &[i]))?;
+                slice = b.op("slice", "Gather", &[weight, index])?;
+            }
+            let tensor = b.graph.add_value(key(&suffix), None);
+            let mut axes: Vec<i64> = (0..dims.len() as i64).collect();
+            let node = if let ([.., rows, columns], true) = (&mut axes[..], self.is_transposed) {
+                std::mem::swap(rows, columns);
+                Node::new("Transpose", &[slice], &[tensor]).with("perm", Attr::Ints(axes))
+            } else {
+                Node::new("Identity", &[slice], &[tensor])
+            };
+            b.append(node)?;
+            tensors.push(tensor);
+        }
+        Ok(tensors)
     }
     /// The weight of its tensors in a file, in order.
     pub fn to_weight(&self, files: &[&Tensor]) -> Result<Tensor> {
@@ -122,6 +152,8 @@ fn stacked(slices: &[Tensor]) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use graft_ir::{Array, DType, Graph, Precision, Type, eval::eval};
+    use std::collections::BTreeMap;
 
     #[test]
     fn a_stack_is_several_matrices_in_a_file() {
@@ -134,6 +166,34 @@ mod tests {
         assert_eq!(form.split("a.b.lora_B12.weight"), Some(("a.b", "lora_B12.weight".into())));
         assert_eq!(form.split("a.b.lora_B.weight"), None);
         assert!(form.to_weight(&[&files[0].1, &weight]).is_err());
+    }
+
+    #[test]
+    fn a_graph_makes_the_tensors_that_files_hold() {
+        let data: Vec<f32> = (0..12).map(|i| i as f32).collect();
+        for (form, dims) in [
+            (FileForm::transposed("b", "lora_B{}.weight"), vec![2, 2, 3]),
+            (FileForm::transposed("a", "lora_A.weight"), vec![4, 3]),
+            (FileForm::plain("d", "miss_block"), vec![3, 4]),
+            (FileForm::plain("d", "block{}"), vec![3, 4]),
+        ] {
+            let weight = Tensor::f32(&dims, &data);
+            let mut graph = Graph { opsets: BTreeMap::from([(String::new(), 17)]), ..Graph::default() };
+            let w = graph.add_input("w", Type::new(DType::Float, dims.clone()));
+            graph.outputs =
+                form.append(w, &|suffix| format!("m.{suffix}"), &mut Builder::new(&mut graph)).unwrap();
+            graft_ir::check(&graph).unwrap();
+            let made =
+                eval(&graph, &[Some(Array::from_tensor(&weight).unwrap())], Precision::Native).unwrap();
+            let made = graph
+                .outputs
+                .iter()
+                .zip(made)
+                .map(|(&v, t)| (graph.name(v).to_string(), t.to_tensor().unwrap()));
+            let files =
+                form.to_files(&weight).unwrap().into_iter().map(|(suffix, t)| (format!("m.{suffix}"), t));
+            assert!(made.eq(files), "{form:?}");
+        }
     }
 
     #[test]

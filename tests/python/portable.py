@@ -75,6 +75,17 @@ class Steps:
         return out
 
 
+def makes_the_file(path):
+    """The graph beside a training graph makes, of the initial state, the adapter that lies beside it."""
+    session = ort.InferenceSession(path.with_suffix(".adapter.onnx"), quiet, providers=["CPUExecutionProvider"])
+    state = load_file(path.with_suffix(".state.safetensors"))
+    names = [o.name for o in session.get_outputs()]
+    made = dict(zip(names, session.run(names, {i.name: state[i.name] for i in session.get_inputs()})))
+    wanted = load_file(path.with_suffix(".adapter") / "adapter_model.safetensors")
+    assert made.keys() == wanted.keys(), path.name
+    assert all(made[k].dtype == v.dtype and np.array_equal(made[k], v) for k, v in wanted.items()), path.name
+
+
 def judge(path, base_bytes):
     """What the official package says of a file."""
     onnx.checker.check_model(str(path), full_check=True)
@@ -94,8 +105,9 @@ def batches(n):
 
 def reproduces(binary, base, method, form, out):
     """Exports, judges, steps and compares one file; returns its line of the table."""
-    report = export(binary, base, method, form, out)
+    report = export(binary, base, method, form, out, "--with", "adapter")
     model = judge(out, base.stat().st_size)
+    makes_the_file(out)
     expected = json.loads((DATA / "losses.json").read_text())["methods"][method]
     steps, rng = Steps(out), np.random.default_rng(0)
     worst, times = 0.0, []

@@ -86,9 +86,14 @@ pub fn save(dir: &Path, config: &Config, tensors: &BTreeMap<String, Tensor>) -> 
 
 /// The bytes of an `adapter_model.safetensors`, or of any other file of tensors under an adapter's keys.
 pub fn tensor_bytes(tensors: &BTreeMap<String, Tensor>) -> Result<Vec<u8>> {
-    let prefixed = tensors.iter().map(|(key, t)| (format!("{PREFIX}{key}"), t.clone())).collect();
+    let prefixed = tensors.iter().map(|(key, t)| (file_key(key), t.clone())).collect();
     // PEFT looks for this entry before it believes that the file came from PyTorch.
     safetensors::encode(&prefixed, Some(("format", "pt")))
+}
+
+/// A key of [`Adapter::tensors`] as `adapter_model.safetensors` has it.
+pub fn file_key(key: &str) -> String {
+    format!("{PREFIX}{key}")
 }
 
 /// A key of an adapter's file without PEFT's prefix.

@@ -2,45 +2,16 @@
 //! asks for before the first step, and cut into batches.
 mod arrays;
 mod jsonl;
+mod schema;
 mod table;
 mod text;
 
+pub use schema::{Input, Label, Schema};
 pub use text::Text;
 
 use graft_ir::{Code, DType, Error, Result, Tensor, Type, error::nearest};
 use serde_json::Value;
 use std::{collections::BTreeMap, path::Path};
-
-/// What a training graph wants to be fed with.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Schema {
-    /// The model's inputs.
-    pub inputs: Vec<Input>,
-    /// The label, where the loss reads one.
-    pub label: Option<Label>,
-}
-
-/// One input of the model.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Input {
-    /// Its name.
-    pub name: String,
-    /// Its type; the outermost size is the batch.
-    pub ty: Type,
-    /// Where it holds indices into a table of embeddings: how many there are.
-    pub vocabulary: Option<usize>,
-}
-
-/// The label that the loss reads.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Label {
-    /// Its name in the data, and as an input of the training graph.
-    pub name: String,
-    /// Its type; the outermost size is the batch.
-    pub ty: Type,
-    /// Where it is the number of a class: how many there are.
-    pub classes: Option<usize>,
-}
 
 /// Rows of named values, ready to be cut into batches.
 #[derive(Clone, PartialEq, Debug)]

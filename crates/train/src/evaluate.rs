@@ -1,7 +1,7 @@
 //! Evaluation: the mean loss and the accuracy over a dataset, with the weights of the moment.
 use crate::{
     config::Config,
-    data::Dataset,
+    data::{Dataset, Schema},
     graphs,
     metrics::Evaluation,
     observer::Observer,
@@ -21,7 +21,7 @@ pub fn evaluate(model: &Graph, config: &Config, observer: &mut dyn Observer) -> 
     let none = || Error::new(Code::USAGE, "there is no data to evaluate on");
     let path = config.eval.as_ref().ok_or_else(none)?;
     let graph = graphs::without_adapter(model, config, observer)?;
-    let data = read_data(path, &graphs::schema(&graph, &config.loss)?, config, observer)?;
+    let data = read_data(path, &Schema::of(&graph, &config.loss)?, config, observer)?;
     let options = Options { threads: config.threads, ..Options::default() };
     Evaluator::new(&graph, data, config.batch, &config.loss, &options)?.run(&BTreeMap::new(), &Vec::new(), 0)
 }

@@ -1,7 +1,6 @@
 //! From a model to the graphs of a run: what is trained, evaluated and fed, all made by passes.
 use crate::{
     config::Config,
-    data::{Input, Label, Schema},
     observer::{Observer, Silent},
     start::Start,
 };
@@ -9,9 +8,9 @@ use graft_ir::{Code, Error, Graph, Node, Result, Tensor, Type, Value};
 use graft_passes::{
     ALL, Context, Options, Stage,
     inject::{draws, settled, trainable},
-    io, meta, optimizer, pipeline,
+    meta, optimizer, pipeline,
 };
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 /// Which calls a graph may hold: what has a kernel where it will run.
 pub(crate) type Kernels<'a> = &'a dyn Fn(&Node, &[Option<Type>]) -> bool;
@@ -168,50 +167,6 @@ pub(crate) fn feed_trained(graph: &mut Graph) {
             graph.inputs.push(weight);
         }
     }
-}
-
-/// What `graph`, a model up to its loss, is to be fed with, besides the scalars and the state.
-pub(crate) fn schema(graph: &Graph, loss: &str) -> Result<Schema> {
-    let label = io::role(graph, "label")?;
-    let params: HashSet<Value> = graph.params.iter().copied().collect();
-    let mut inputs = Vec::new();
-    for &v in graph.inputs.iter().filter(|v| Some(**v) != label && !params.contains(v)) {
-        let name = graph.name(v).to_string();
-        let unknown =
-            || Error::new(Code::DATA, format!("the type of the model's input `{name}` is not known"));
-        let ty = graph[v].ty.clone().ok_or_else(unknown)?;
-        inputs.push(Input { vocabulary: vocabulary(graph, v), name, ty });
-    }
-    let label = label.map(|v| {
-        let ty = graph[v].ty.clone();
-        let unknown = || Error::new(Code::LABEL, "the type of the label is not known");
-        let classes = if loss == "cross-entropy" { classes(graph)? } else { None };
-        Ok(Label { name: graph.name(v).to_string(), ty: ty.ok_or_else(unknown)?, classes })
-    });
-    Ok(Schema { inputs, label: label.transpose()? })
-}
-
-/// The size of the last axis of the logits.
-fn classes(graph: &Graph) -> Result<Option<usize>> {
-    let logits = io::role(graph, "logits")?;
-    Ok(logits.and_then(|v| graph.shape(v)?.last()?.as_size()))
-}
-
-/// The number of rows of the table that the input's values are looked up in.
-fn vocabulary(graph: &Graph, input: Value) -> Option<usize> {
-    let mut same = vec![input];
-    for node in &graph.nodes {
-        let reads = |i: usize| node.input(i).is_some_and(|v| same.contains(&v));
-        match node.op.as_str() {
-            "Cast" | "Identity" if reads(0) => same.extend(node.output(0)),
-            "Gather" if reads(1) && matches!(node.int("axis"), Ok(None | Some(0))) => {
-                let table = node.input(0).filter(|&v| graph.is_param(v))?;
-                return graph.shape(table)?.first()?.as_size();
-            }
-            _ => {}
-        }
-    }
-    None
 }
 
 /// The weights of the head on `graph`, by their name in `head.safetensors` (`head.weight`, `head.bias`).

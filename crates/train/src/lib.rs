@@ -2,6 +2,7 @@
 //! graph already; what is here feeds it and carries its state.
 #![forbid(unsafe_code)]
 
+mod adapter_files;
 mod allocate;
 mod chart;
 pub mod compare;
@@ -30,6 +31,7 @@ mod stepper;
 pub mod trained;
 mod training_graphs;
 
+pub use adapter_files::AdapterFiles;
 pub use config::{Config, Duration};
 pub use evaluate::evaluate;
 pub use export::{Export, Form};

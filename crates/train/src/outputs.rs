@@ -12,10 +12,13 @@ use graft_passes::{
 use std::{collections::BTreeMap, path::Path};
 
 /// Everything about the results' files but the trained numbers.
+#[derive(Debug)]
 pub(crate) struct Outputs {
     /// `None` where there is no adapter.
     config: Option<AdapterConfig>,
     manifest: Manifest,
+    /// Whether only those ranks are written that count in the end.
+    cuts_ranks: bool,
 }
 
 impl Outputs {
@@ -57,7 +60,12 @@ impl Outputs {
             coverage: Coverage::new(found.len(), modules.len(), unclaimed(&keys, &modules)),
             modules,
         };
-        Ok(Outputs { config, manifest })
+        Ok(Outputs { config, manifest, cuts_ranks: whole.is_some() })
+    }
+
+    /// Whether files hold those ranks only that count in the end.
+    pub(crate) fn cuts_ranks(&self) -> bool {
+        self.cuts_ranks
     }
 
     /// The same for a training of so many steps, in whose files these stand.

@@ -6,7 +6,7 @@ use crate::{
     estimate,
     evaluate::Evaluator,
     folder::digest,
-    graphs::{Graphs, Maker, schema},
+    graphs::{Graphs, Maker},
     observer::Observer,
     order::Stream,
     outputs::Outputs,
@@ -48,7 +48,7 @@ impl Prepared {
         let (inject, adapter) = (start.inject.as_ref(), start.adapter.as_ref());
         let outputs =
             Outputs::new(base, &graphs.forward, inject, config.head.as_ref(), adapter.map(|a| &a.config))?;
-        let schema = schema(&graphs.forward, &config.loss)?;
+        let schema = Schema::of(&graphs.forward, &config.loss)?;
         let data = read_data(&config.data, &schema, config, observer)?;
 
         let mut settings = config.settings(inject);

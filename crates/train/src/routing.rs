@@ -2,8 +2,7 @@
 //! `Σₕ p̄ₕ·(x·a)·bₕ = (x·a)·b̄` with `b̄ = Σₕ p̄ₕ·bₕ`, which has a weight, as the routed sum has not.
 use crate::{
     config::Config,
-    data::{self, Dataset, Text},
-    graphs,
+    data::{self, Dataset, Schema, Text},
     init::Init,
     observer::Silent,
     order::{Order, batches},
@@ -48,7 +47,7 @@ pub fn calibration(
     text: Option<&Text<'_>>,
     note: &mut dyn FnMut(&str),
 ) -> Result<Vec<Vec<(String, Tensor)>>> {
-    let data = Dataset::read(path, &graphs::schema(graph, "none")?, text, note)?;
+    let data = Dataset::read(path, &Schema::of(graph, "none")?, text, note)?;
     let rows = batches(Order::Shuffle, data.lengths(), BATCH, 0, 0);
     Ok(rows.iter().map(|rows| data.batch(rows)).collect())
 }
@@ -91,7 +90,7 @@ pub(crate) fn routes(graph: &Graph) -> Result<bool> {
 /// domain.
 pub(crate) fn by_domain(graph: &Graph, config: &Config) -> Result<Domains> {
     let path = config.eval.as_ref().unwrap_or(&config.data);
-    let rows = read_data(path, &graphs::schema(graph, "none")?, config, &mut Silent)?;
+    let rows = read_data(path, &Schema::of(graph, "none")?, config, &mut Silent)?;
     let mut groups = BTreeMap::from([(ALL.to_string(), (0..rows.rows()).collect::<Vec<usize>>())]);
     for (row, domain) in data::domains(path, &config.label)?.into_iter().enumerate() {
         groups.entry(domain).or_default().push(row);

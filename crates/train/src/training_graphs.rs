@@ -1,5 +1,6 @@
 //! Training graphs that leave home: the steps that `train` makes, as files for other runtimes.
 use crate::{
+    adapter_files::AdapterFiles,
     allocate::Allocator,
     config::Config,
     graphs::{Kernels, Maker, feed_trained},
@@ -56,6 +57,8 @@ pub struct Wish {
     pub gradients: bool,
     /// The evaluation graph too.
     pub evaluation: bool,
+    /// The adapter's folder, and the graph that makes its tensors of the state.
+    pub adapter: bool,
 }
 
 /// The graphs of a training, and what their state is at its beginning.
@@ -67,6 +70,8 @@ pub struct TrainingGraphs {
     pub accumulate: Option<Graph>,
     /// Batch and weights in, loss and logits out; only where it was wished for.
     pub evaluation: Option<Graph>,
+    /// Weights in, the tensors of the adapter's file out; only where it was wished for.
+    pub adapter: Option<AdapterFiles>,
     /// The initial values of everything that is fed but batch and counters, by input: weights, the optimiser's state, and
     /// what a schedule decides.
     pub state: BTreeMap<String, Tensor>,
@@ -76,9 +81,10 @@ impl TrainingGraphs {
     /// Makes the graphs by the passes that `train` runs.
     ///
     /// # Errors
-    /// Those of the passes; [`Code::UNKNOWN_OP`] for an op of another domain in a portable graph.
+    /// Those of the passes; [`Code::UNKNOWN_OP`] for an op of another domain in a portable graph; [`Code::SETTING`]
+    /// where no graph can make the adapter's file.
     pub fn new(
-        base: &Graph,
+        model: &Graph,
         config: &Config,
         wish: &Wish,
         observer: &mut dyn Observer,
@@ -87,7 +93,7 @@ impl TrainingGraphs {
         let everything: Kernels<'_> = &|_, _| true;
         let has_kernel = if wish.calls == Calls::Fused { &graft_kernels::supports } else { everything };
         let maker = Maker { config, has_kernel };
-        let base = upgraded(base, wish.opset, &maker, observer)?;
+        let base = upgraded(model, wish.opset, &maker, observer)?;
         let (forward, mut step, mut accumulate);
         if wish.gradients {
             let (evaluated, trained) = maker.models(&base, &start, observer)?;
@@ -99,6 +105,8 @@ impl TrainingGraphs {
             (forward, step, accumulate) = (graphs.forward, graphs.update, graphs.accumulate);
         }
         let state = initial_state(&forward, &step, accumulate.as_ref())?;
+        let files = || AdapterFiles::new(model, &forward, &start, config, &state);
+        let adapter = wish.adapter.then(files).transpose()?;
         let mut evaluation = wish.evaluation.then(|| forward.clone());
         evaluation.iter_mut().for_each(feed_trained);
         for graph in [&mut step].into_iter().chain(&mut accumulate).chain(&mut evaluation) {
@@ -107,7 +115,7 @@ impl TrainingGraphs {
             }
             settle(graph, &state, false);
         }
-        Ok(TrainingGraphs { step, accumulate, evaluation, state })
+        Ok(TrainingGraphs { step, accumulate, evaluation, adapter, state })
     }
 
     /// Puts the initial values of the state into the graphs, as initialisers that can be fed.
@@ -118,7 +126,8 @@ impl TrainingGraphs {
     }
 
     /// Writes the step to `path`, the other graphs and the state beside it: `<stem>.accumulate.onnx`, `<stem>.eval.onnx`,
-    /// `<stem>.state.safetensors`. With `share`, weights stay in the model's own file. Returns the files.
+    /// `<stem>.adapter.onnx`, `<stem>.state.safetensors`, and the untrained adapter into the folder `<stem>.adapter`. With
+    /// `share`, weights stay in the model's own file. Returns the files.
     ///
     /// # Errors
     /// As [`graft_onnx::save`]'s.
@@ -127,16 +136,22 @@ impl TrainingGraphs {
         let mut graphs = vec![(path.to_path_buf(), &self.step)];
         graphs.extend(self.accumulate.iter().map(|graph| (beside("accumulate.onnx"), graph)));
         graphs.extend(self.evaluation.iter().map(|graph| (beside("eval.onnx"), graph)));
+        graphs.extend(self.adapter.iter().map(|adapter| (beside("adapter.onnx"), &adapter.graph)));
         let state = beside("state.safetensors");
         let mut files: Vec<PathBuf> = graphs.iter().map(|(path, _)| path.clone()).collect();
         files.push(state.clone());
         files.iter().try_for_each(|file| graft_onnx::check_target(file, force))?;
+        let folder = beside("adapter");
+        self.adapter.as_ref().map_or(Ok(()), |_| AdapterFiles::check(&folder, force))?;
         let external = if share { ExternalData::Shared } else { ExternalData::Auto };
         let options = SaveOptions { force, external, ..SaveOptions::default() };
         for (path, graph) in graphs {
             save_training(graph, Some(model), &path, &options, &bindings(graph)?)?;
         }
         graft_adapter::tensors::write(&state, &self.state)?;
+        if let Some(adapter) = &self.adapter {
+            files.extend(adapter.write(&folder)?);
+        }
         Ok(files)
     }
 }

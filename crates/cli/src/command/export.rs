@@ -57,8 +57,9 @@ struct Shape {
     /// The opset [default: the model's, and 17 at least]
     #[arg(long, value_name = "N")]
     opset: Option<i64>,
-    /// `eval`: the evaluation graph too; `grads`: gradients as results, in place of the optimiser (repeatable)
-    #[arg(long, value_name = "WHAT", value_parser = ["eval", "grads"])]
+    /// `eval`: the evaluation graph too; `grads`: gradients as results, in place of the optimiser; `adapter`: the graph
+    /// that makes the adapter's file of the state, and the folder for it (repeatable)
+    #[arg(long, value_name = "WHAT", value_parser = ["eval", "grads", "adapter"])]
     with: Vec<String>,
     /// Keep the initial state in the graph too, as initialisers that can be fed
     #[arg(long)]
@@ -110,6 +111,7 @@ impl Args {
             opset: self.shape.opset,
             gradients: with("grads"),
             evaluation: with("eval"),
+            adapter: with("adapter"),
         })
     }
 

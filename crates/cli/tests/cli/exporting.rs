@@ -12,12 +12,13 @@ const EXPORT: &str = "export tiny.onnx --train --loss cross-entropy -o out.onnx"
 /// Flags, each added to [`EXPORT`].
 const FLAGS: &[Refusal] = &[
     ("--form protable", 2, "G0701", &["portable, functions, fused"]),
-    ("--with all", 2, "G0701", &["eval, grads"]),
+    ("--with all", 2, "G0701", &["eval, grads, adapter"]),
     ("--with grads --accumulate", 2, "G0701", &["`--with grads`"]),
     ("--opset 16", 5, "G0306", &["opset 16", "17"]),
     ("--opset 99", 5, "G0306", &["opset 99"]),
     ("--optimizer adam", 2, "G0701", &["adamw, sgd"]),
     ("--clip -1", 2, "G0701", &["norm"]),
+    ("--with adapter --method tri --set growth=topk", 5, "G0310", &["ranks", "graft train"]),
     ("--targets nix", 4, "G0302", &["`nix`", "nearest"]),
     ("--method lorra", 2, "G0304", &["nearest: `lora`"]),
     ("--method none", 2, "G0701", &["head"]),
