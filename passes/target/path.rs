@@ -37,21 +37,27 @@ impl Candidates {
     }
 }
 
-/// Gives each module the best path that it shares with no other; a number tells apart those that share all of theirs.
+/// Gives each module its best path that is no other's: its first, where it is the first of no other, else one that no other
+/// has at all. A number tells apart those that share all of theirs.
+///
+/// That another module has it as a later candidate says little: exporters keep equal biases once, under the name of one.
 ///
 /// Linears whose first candidate is the same, numbers of the exporter aside, and whose weights are equal are uses of one
 /// module.
 pub(super) fn assign(graph: &Graph, found: &mut [(Linear, Candidates)]) {
     let modules = modules(graph, found);
-    let mut shared: HashMap<String, usize> = HashMap::new();
+    let (mut shared, mut firsts) = (HashMap::<String, usize>::new(), HashMap::<String, usize>::new());
     for uses in &modules {
+        found[uses[0]].1.0.first().into_iter().for_each(|path| *firsts.entry(path.clone()).or_default() += 1);
         let distinct: HashSet<&String> = uses.iter().flat_map(|&i| &found[i].1.0).collect();
         distinct.into_iter().for_each(|path| *shared.entry(path.clone()).or_default() += 1);
     }
     let mut taken = HashSet::new();
     for uses in modules {
         let paths = &found[uses[0]].1.0;
-        let own = paths.iter().find(|path| shared.get(*path) == Some(&1) && !taken.contains(*path));
+        let is_first = |path: &String| paths.first() == Some(path) && firsts.get(path) == Some(&1);
+        let is_free = |path: &String| shared.get(path) == Some(&1) || is_first(path);
+        let own = paths.iter().find(|path| is_free(path) && !taken.contains(*path));
         let base = own.or(paths.first()).cloned().unwrap_or_else(|| "linear".into());
         let mut numbered = (1..).map(|i| format!("{base}_{i}"));
         let free = if taken.contains(&base) { numbered.find(|path| !taken.contains(path)) } else { None };
@@ -152,6 +158,24 @@ mod tests {
         );
         assert_eq!(scope("StatefulPartitionedCall/MatMul"), None);
         assert_eq!(scope("node_MatMul_94"), None);
+    }
+
+    #[test]
+    fn a_bias_that_several_share_names_none_of_them() {
+        let text = r#"<ir_version: 8, opset_import: ["" : 17]>
+            g (float[n, 2] x) => (float[n, 2] y) <
+              float[2, 2] v = {1, 2, 3, 4}, float[2, 2] w = {5, 6, 7, 8}, float[2] "a.fc.bias" = {0, 0}
+            > {
+              ["/a/fc/MatMul"] p = MatMul (x, v)
+              ["/a/fc/Add"] q = Add ("a.fc.bias", p)
+              ["/b/fc/MatMul"] r = MatMul (q, w)
+              ["/b/fc/Add"] y = Add ("a.fc.bias", r)
+            }"#;
+        let mut graph = graft_ir::parse(text).unwrap();
+        graft_ir::infer::infer(&mut graph).unwrap();
+        let paths: Vec<String> =
+            crate::target::targets(&graph).unwrap().into_iter().map(|linear| linear.path).collect();
+        assert_eq!(paths, ["a.fc", "b.fc"]);
     }
 
     #[test]

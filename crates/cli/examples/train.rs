@@ -51,10 +51,8 @@ fn main() -> Result<()> {
     let head = folder.join(HEAD_FILE);
     if head.exists() {
         let keys = tensors::read(&head)?.into_keys();
-        tensors::write(
-            &head,
-            &keys.map(|key| Ok((key.clone(), session.state(&key)?))).collect::<Result<_>>()?,
-        )?;
+        let trained: Result<_> = keys.map(|key| Ok((key.clone(), session.state(&key)?))).collect();
+        tensors::write(&head, &trained?)?;
     }
     Ok(())
 }

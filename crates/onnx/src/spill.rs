@@ -60,9 +60,8 @@ pub(crate) fn plan(
     if options.external == ExternalData::Shared {
         if !same_folder(external, path) {
             let message = "weights can be shared by models in one folder only";
-            return Err(
-                Error::new(Code::USAGE, message).help("write the model beside the one that it is made of")
-            );
+            let help = "readers of ONNX refuse weights outside of a model's folder: write it beside the one that it is made of";
+            return Err(Error::new(Code::USAGE, message).help(help));
         }
         share(proto, external, path);
     }

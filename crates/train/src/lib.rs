@@ -21,6 +21,7 @@ mod observer;
 mod order;
 pub mod originals;
 mod outputs;
+mod portable;
 mod prepare;
 pub mod routing;
 mod run;

@@ -5,13 +5,14 @@ use crate::{
     config::Config,
     graphs::{Kernels, Maker, feed_trained},
     observer::Observer,
+    portable::portable,
     start::Start,
 };
-use graft_ir::{Code, Error, Graph, Result, Tensor, infer::node_label};
+use graft_ir::{Code, Error, Graph, Result, Tensor};
 use graft_onnx::{ExternalData, Model, SaveOptions, save_training};
 use graft_passes::{Stage, inject::trainable, io, optimizer};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -81,7 +82,8 @@ impl TrainingGraphs {
     /// Makes the graphs by the passes that `train` runs.
     ///
     /// # Errors
-    /// Those of the passes; [`Code::UNKNOWN_OP`] for an op of another domain in a portable graph; [`Code::SETTING`]
+    /// Those of the passes; [`Code::UNKNOWN_OP`] for an op in a portable graph that
+    /// stock ONNX Runtime does not have; [`Code::SETTING`]
     /// where no graph can make the adapter's file.
     pub fn new(
         model: &Graph,
@@ -173,35 +175,6 @@ fn upgraded(
         true => Ok(base.clone()),
         false => maker.run(&[Stage::new("upgrade").with("opset", wanted)], base, None, observer),
     }
-}
-
-/// The graph in ONNX's own ops, each thing computed once.
-fn portable(graph: &Graph, maker: &Maker<'_>, observer: &mut dyn Observer) -> Result<Graph> {
-    // Folding must not copy a weight that the base model holds already.
-    let stages = [
-        Stage::new("inline"),
-        Stage::new("fold").with("limit", 1024),
-        Stage::new("cse"),
-        Stage::new("sweep"),
-    ];
-    let mut graph = maker.run(&stages, graph, None, observer)?;
-    let foreign: BTreeSet<String> = graph
-        .nodes
-        .iter()
-        .filter(|node| !node.domain_and_name().0.is_empty())
-        .map(|node| format!("`{}` at node `{}`", node.op, node_label(&graph, node)))
-        .collect();
-    if !foreign.is_empty() {
-        let list = foreign.into_iter().collect::<Vec<_>>().join(", ");
-        let message = format!("no portable graph can hold {list}");
-        return Err(
-            Error::new(Code::UNKNOWN_OP, message).help("`--form functions` keeps ops of other domains")
-        );
-    }
-    graph.opsets.retain(|domain, _| domain.is_empty());
-    // Which adapter a node was of is said by nothing that is left.
-    graph.nodes.iter_mut().for_each(|node| node.meta.clear());
-    Ok(graph)
 }
 
 /// What is fed before the first step, by input.

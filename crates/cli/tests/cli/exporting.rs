@@ -46,6 +46,12 @@ const LINES: &[Refusal] = &[
         &["`NoSuchOp`", "node `a`", "choose targets behind"],
     ),
     (
+        "export op.onnxtxt --train --loss cross-entropy --targets down -o out.onnx",
+        5,
+        "G0104",
+        &["`NoSuchOp`", "node `a`", "stock ONNX Runtime"],
+    ),
+    (
         "export foreign.onnxtxt --train --loss cross-entropy --targets down -o out.onnx",
         5,
         "G0104",
