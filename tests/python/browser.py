@@ -122,14 +122,20 @@ def served(folder):
     server.shutdown()
 
 
-def prepare(graft, folder):
-    """Everything that the page asks for."""
-    modules = folder / "node_modules"
-    if not (modules / "onnxruntime-web").exists():
+def runtime(folder):
+    """The folder of onnxruntime-web within `folder`, as `npm install` would leave it."""
+    module = folder / "node_modules/onnxruntime-web"
+    if not module.exists():
         subprocess.run(["npm", "pack", "--silent", RUNTIME], cwd=folder, check=True, capture_output=True)
         shutil.unpack_archive(next(folder.glob("onnxruntime-web-*.tgz")), folder, filter="data")
-        modules.mkdir(exist_ok=True)
-        (folder / "package").rename(modules / "onnxruntime-web")
+        module.parent.mkdir(exist_ok=True)
+        (folder / "package").rename(module)
+    return module
+
+
+def prepare(graft, folder):
+    """Everything that the page asks for."""
+    runtime(folder)
     for file in (PAGE, DEMO / "addresses.txt", DEMO / "whale.onnx"):
         shutil.copy(file, folder)
     line = ["export", folder / "whale.onnx", "--train", "--loss", "causal-lm", "--with", "adapter"]

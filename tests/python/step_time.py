@@ -101,6 +101,8 @@ def main():
     label = torch.randn(BATCH, 384)
     base = folder / "minilm.onnx"
     write(model, feeds, base)
+    # What is exported is attention written out; PyTorch itself is faster with its own.
+    model.bert.set_attn_implementation("sdpa")
     model = get_peft_model(model, LoraConfig(r=RANK, lora_alpha=16, target_modules=TARGETS))
     for name, p in model.named_parameters():
         if "lora_B" in name:

@@ -23,7 +23,6 @@ pub(crate) fn model(graph: &Graph, origin: Option<&Origin>) -> Result<ModelProto
     let old = origin.map_or(&scratch, |o| &o.proto);
     let mut exporter = Exporter {
         external: origin.map_or(&nowhere, |o| &o.external),
-        results: graph.functions.iter().map(|(name, f)| (name.as_str(), f.body.outputs.len())).collect(),
         needs_ir: 0,
         domains: BTreeSet::new(),
     };
@@ -99,8 +98,6 @@ fn keep(old: &Option<String>, new: &str) -> Option<String> {
 /// What is collected while messages are made.
 struct Exporter<'a> {
     external: &'a External,
-    /// How many results the model's functions have.
-    results: BTreeMap<&'a str, usize>,
     /// The version of the format that what was made anew asks for.
     needs_ir: i64,
     /// The domains of nodes and functions that were made anew.

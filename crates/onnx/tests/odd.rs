@@ -353,15 +353,6 @@ fn new_functions_and_calls_bring_their_domain() {
     assert!(again.graph.functions.contains_key("graft.F"));
 }
 
-#[test]
-fn a_call_leaves_out_results_by_name() {
-    let text = "<ir_version: 8, opset_import: [\"\": 17, \"graft\": 1]> g (float[n] x) => (float[n] y) { y = graft.F (x) }\n\
-        <domain: \"graft\", opset_import: [\"\": 17]> F (p) => (q, r) { q = Neg (p) r = Abs (p) }";
-    let graph = graft_ir::parse(text).unwrap();
-    let out = written(&graph, None);
-    assert_eq!(out.graph.unwrap().node[0].output, ["y", ""]);
-}
-
 /// A graph with one large and one small weight.
 fn weighted() -> Graph {
     let mut g = Graph { name: "g".into(), ..Graph::default() };

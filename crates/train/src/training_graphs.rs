@@ -8,13 +8,14 @@ use crate::{
     portable::portable,
     start::Start,
 };
-use graft_ir::{Code, Error, Graph, Result, Tensor};
+use graft_ir::{Code, Error, Graph, Node, Result, Tensor};
 use graft_onnx::{ExternalData, Model, SaveOptions, save_training};
 use graft_passes::{Stage, inject::trainable, io, optimizer};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
 };
 
 /// The oldest opset of exported graphs.
@@ -116,6 +117,7 @@ impl TrainingGraphs {
                 *graph = portable(graph, &maker, observer)?;
             }
             settle(graph, &state, false);
+            leave_out_results(graph);
         }
         Ok(TrainingGraphs { step, accumulate, evaluation, adapter, state })
     }
@@ -211,6 +213,21 @@ fn settle(graph: &mut Graph, state: &BTreeMap<String, Tensor>, embed: bool) {
             graph[v].tensor = Some(tensor.clone());
             graph.params.push(v);
         }
+    }
+}
+
+/// Makes calls say of every result of their function that it is left out, where it is: the official inference of shapes
+/// reads as many results as the function has.
+fn leave_out_results(graph: &mut Graph) {
+    let results: BTreeMap<String, usize> =
+        graph.functions.iter().map(|(name, f)| (name.clone(), f.body.outputs.len())).collect();
+    let pad = |node: &mut Node| {
+        let n = results.get(&node.op).copied().unwrap_or(0);
+        node.outputs.resize(node.outputs.len().max(n), None);
+    };
+    graph.nodes.iter_mut().for_each(pad);
+    for function in graph.functions.values_mut() {
+        Arc::make_mut(function).body.nodes.iter_mut().for_each(pad);
     }
 }
 

@@ -27,10 +27,7 @@ impl Exporter<'_> {
         let names = |values: &[Option<Value>]| -> Vec<String> {
             values.iter().map(|v| v.map_or(String::new(), |v| graph.name(v).into())).collect()
         };
-        let mut output = names(&node.outputs);
-        // The official inference of shapes takes every result of a function to be named or left out by an empty name.
-        let results = self.results.get(node.op.as_str()).copied().unwrap_or(0);
-        output.resize(output.len().max(results), String::new());
+        let output = names(&node.outputs);
         let blank = NodeProto::default();
         // An index can be that of another graph's node, if a body was put in place of a call.
         let old = old.filter(spelled).filter(|old| old.output.first() == output.first());
