@@ -104,10 +104,11 @@ impl Rules<'_> {
             given.all(key).last().into_iter().for_each(|settled| value.clone_from(settled));
         }
         let Size { rank, parameters, scale } = budget::within(self.graph, &given, budget)?;
-        // The scale stays that of the method's default rank: what is compared is the method, not its scale.
+        // The scale stays that of the method's default rank: what is compared is the method, not its scale. Ranks that grow
+        // to fewer than that are scaled by what they grow to.
         if let (Some(alpha), Some(scale)) = (method.alpha, scale) {
-            let default = budget::size(self.graph, &given)?.scale.unwrap_or(scale);
-            entry.alpha = Some(alpha * default / scale);
+            let default = budget::size(self.graph, &given).ok().and_then(|size| size.scale);
+            entry.alpha = Some(alpha * default.unwrap_or(scale) / scale);
         }
         (entry.rank, entry.parameters) = (Some(rank), parameters);
         entry.adapts = budget::adapts(self.graph, &given.with("rank", rank))?;
