@@ -15,12 +15,14 @@ mod growth;
 mod hydra;
 mod importance;
 mod initial;
+mod inputs;
 mod lora;
 mod method;
 pub mod peft;
 mod plan;
 mod salora;
 pub mod schedule;
+mod sizes;
 mod tri;
 
 pub(crate) use evaluated::bound;
@@ -29,20 +31,23 @@ pub(crate) use initial::initial;
 pub use adapters::{Adapter, Stored, adapters, draws, file_tensors, settled, stored, trainable};
 pub use compact::compacted;
 pub use evaluated::statistics;
-pub use files::FileForm;
+pub use files::{Axis, FileForm};
+pub use inputs::{Inputs, input_tensors, of_inputs};
 pub use method::{
     Coefficients, Config, Init, METHODS, Method, Parts, Setting, Training, Variant, Weight, function,
 };
 pub use peft::Peft;
 pub use schedule::Schedule;
+pub use sizes::stand_in;
 
 use crate::{Context, Options, Pass, Selector, canonicalize::expand::write_out, target};
 use graft_ir::{Builder, Code, Error, Graph, OpDef, Result, ops};
 use std::collections::BTreeSet;
 
 /// Options: `method`, `rank`, `alpha` and the method's own; `targets`, `exclude`, `layers`, `layers-pattern` (see
-/// [`Selector`]); `rank-pattern` and `alpha-pattern` (`PATTERN=VALUE`, repeatable); `inputs` makes the adapters'
-/// weights overridable inputs of the graph; `finite` refuses base weights that hold NaN or infinite values, in place
+/// [`Selector`]); `rank-pattern` and `alpha-pattern` (`PATTERN=VALUE`, repeatable); `inputs` (`none`,
+/// `weights` or `scale`: these and the scale) makes the adapters' weights overridable inputs of the graph, of any rank where
+/// the method allows it, and of rank 0 where none are given; `finite` refuses base weights that hold NaN or infinite values, in place
 /// of a warning; `training` puts in what each step of a training draws (dropout, random gates), as functions of the new
 /// inputs `seed` and `step`.
 ///
@@ -83,8 +88,8 @@ fn inject(graph: &Graph, options: &Options, ctx: &mut Context<'_>) -> Result<Gra
         out.ir_version = out.ir_version.max(10);
     }
     let mut b = Builder::new(&mut out);
-    let overridable = options.get_or("inputs", false)?;
-    let mut grafter = graft::Grafter::new(method, ctx.seed, given.unwrap_or_default(), overridable, training);
+    let inputs: Inputs = options.get_or("inputs", Inputs::None)?;
+    let mut grafter = graft::Grafter::new(method, ctx.seed, given.unwrap_or_default(), inputs, training);
     for (i, node) in std::mem::take(&mut b.graph.nodes).into_iter().enumerate() {
         match plan.iter().find(|planned| planned.linear.index == Some(i)) {
             Some(planned) => grafter.graft(node, planned, &mut b)?,

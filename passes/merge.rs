@@ -12,7 +12,9 @@ use crate::{
     meta,
     target::{is_finite, targets},
 };
-use graft_ir::{Array, Code, Error, Function, Graph, Node, Precision, Result, Tensor, Value, eval::eval};
+use graft_ir::{
+    Array, Code, DType, Error, Function, Graph, Node, Precision, Result, Tensor, Value, eval::eval,
+};
 use std::collections::BTreeMap;
 
 /// Options: `weight`: how much of the adapter is folded in (1); and those of `inject`, where the context holds trained
@@ -104,6 +106,57 @@ fn uses<'g>(base: &'g Graph, linears: &'g [Linear], path: &str) -> Result<Vec<Ve
     if forms.is_empty() { Err(lost(path)) } else { Ok(forms.into_values().collect()) }
 }
 
+/// What the adapters on a graph change of its weights.
+pub struct Changes<'g> {
+    adapted: &'g Graph,
+    base: Graph,
+    linears: Vec<Linear>,
+}
+
+impl<'g> Changes<'g> {
+    /// Those of the adapters on `adapted`.
+    ///
+    /// # Errors
+    /// As [`stripped`]'s.
+    pub fn new(adapted: &'g Graph) -> Result<Changes<'g>> {
+        let base = stripped(adapted)?;
+        Ok(Changes { adapted, linears: targets(&base)?, base })
+    }
+    /// What `adapter`, one of those on the graph, adds to the weight (in, out) of its linear.
+    ///
+    /// # Errors
+    /// [`Code::MERGE`] where no weight has its effect, or the base weight is not the stored one in another form.
+    pub fn of(&self, adapter: &inject::Adapter) -> Result<Array> {
+        let path = &adapter.target;
+        let uses = uses(&self.base, &self.linears, path)?;
+        let (linear, node) = uses[0][0];
+        let method = Method::named(&adapter.method)?;
+        let w = match method.variant(&adapter.config()?)?.is_additive() {
+            // What is added does not depend on the weight, which may be unknown, and is exact beside none.
+            true => Array::float(
+                DType::Float,
+                vec![linear.d_in, linear.d_out],
+                vec![0.0; linear.d_in * linear.d_out],
+            ),
+            false => weight::of(&self.base, linear, node)?,
+        };
+        let with = with_adapter(self.adapted, adapter, linear, &w).map_err(|e| e.at(format!("`{path}`")))?;
+        let changes = with.floats()?.iter().zip(w.floats()?).map(|(with, w)| with - w).collect();
+        Ok(Array::float(w.dtype, w.dims.clone(), changes))
+    }
+}
+
+/// The weights (in, out) of the linears of `graph` by module path, adapters left aside; without those that cannot be merged
+/// into.
+///
+/// # Errors
+/// As [`stripped`]'s.
+pub fn weights(graph: &Graph) -> Result<BTreeMap<String, Array>> {
+    let base = stripped(graph)?;
+    let weight = |l: &Linear| Some((l.path.clone(), weight::of(&base, l, &base.nodes[l.index?]).ok()?));
+    Ok(targets(&base)?.iter().filter(|l| l.is_eligible()).filter_map(weight).collect())
+}
+
 /// The weight `w` (in, out) of a linear with `factor` times the adapter in it, as it is stored.
 fn merged_weight(
     adapted: &Graph,
@@ -112,6 +165,20 @@ fn merged_weight(
     node: &Node,
     (w, factor): (Array, f64),
 ) -> Result<Tensor> {
+    let merged = with_adapter(adapted, adapter, linear, &w)?;
+    let (from, to) = (w.floats()?, merged.floats()?);
+    let mixed = from.iter().zip(to).map(|(w, m)| w + factor * (m - w)).collect();
+    let mixed = Array::float(merged.dtype, merged.dims.clone(), mixed);
+    let tensor = weight::to_stored(linear, mixed, weight::alpha(node)?)?;
+    if is_finite(&tensor) {
+        return Ok(tensor);
+    }
+    let message = format!("the merged weight does not fit {}: it would hold infinite values", linear.dtype);
+    Err(Error::new(Code::NON_FINITE, message))
+}
+
+/// The weight `w` (in, out) of a linear with the adapter in it, in double precision.
+fn with_adapter(adapted: &Graph, adapter: &inject::Adapter, linear: &Linear, w: &Array) -> Result<Array> {
     let method = Method::named(&adapter.method)?;
     let config = adapter.config()?;
     let never = || {
@@ -127,16 +194,7 @@ fn merged_weight(
         operands.push(Some(adapter_weight(adapted, &adapter.target, function.body.name(input))?));
     }
     let call = Node { attrs: (method.parts)(linear, &config)?.attrs, ..Node::default() };
-    let merged = run(function, &call, &operands)?;
-    let (from, to) = (w.floats()?, merged.floats()?);
-    let mixed = from.iter().zip(to).map(|(w, m)| w + factor * (m - w)).collect();
-    let mixed = Array::float(merged.dtype, merged.dims.clone(), mixed);
-    let tensor = weight::to_stored(linear, mixed, weight::alpha(node)?)?;
-    if is_finite(&tensor) {
-        return Ok(tensor);
-    }
-    let message = format!("the merged weight does not fit {}: it would hold infinite values", linear.dtype);
-    Err(Error::new(Code::NON_FINITE, message))
+    run(function, &call, &operands)
 }
 
 /// The only result of a function, in double precision.

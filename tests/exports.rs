@@ -4,7 +4,7 @@ use graft_adapter::{Adapter, Config as AdapterConfig, Targets};
 use graft_exec::{Options as Machine, Session};
 use graft_ir::{Graph, Tensor, random};
 use graft_onnx::Model;
-use graft_passes::{ALL, Context, Options, Selector, pipeline, target};
+use graft_passes::{ALL, Context, Options, Selector, inject::Inputs, pipeline, target};
 use graft_train::{
     Config, Duration, Init, METRICS_FILE, Order, Silent, run,
     trained::{self, Trained},
@@ -116,7 +116,7 @@ fn understood(config: AdapterConfig, tensors: BTreeMap<String, Tensor>) -> Init 
 }
 
 fn adapted(graph: &Graph, adapter: &Init) -> Graph {
-    trained::inject(graph, adapter, false, &mut |_| ()).expect("it fits")
+    trained::inject(graph, adapter, Inputs::None, &mut |_| ()).expect("it fits")
 }
 
 fn merged(graph: &Graph, adapter: &Init) -> Graph {

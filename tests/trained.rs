@@ -4,7 +4,7 @@ use graft_adapter::{HEAD_FILE, MANIFEST_FILE, MODEL_FILE, Manifest};
 use graft_exec::{Options as Machine, Session};
 use graft_ir::{Code, Graph, Tensor};
 use graft_onnx::{Model, to_bytes};
-use graft_passes::{Options, meta};
+use graft_passes::{Options, inject::Inputs, meta};
 use graft_train::{
     Config, Duration, Observer, Silent, StepMetrics, run,
     trained::{self, Trained},
@@ -159,7 +159,7 @@ fn exported_models_give_what_was_evaluated() {
         panic!("there are an adapter and a head");
     };
     let (base, log) = (base(), &mut |_: &str| ());
-    let again = trained::inject(&base.graph, &adapter, false, log).expect("it fits");
+    let again = trained::inject(&base.graph, &adapter, Inputs::None, log).expect("it fits");
     let again = trained::put_head(&again, &head, true, log).expect("it fits");
     assert!(to_bytes(&again, Some(&base)).unwrap() == fs::read(&files[0]).unwrap());
     let again = trained::merge(&base.graph, &adapter, 1.0, log).expect("it fits");

@@ -1,6 +1,7 @@
 //! AdaLoRA: LoRA as a singular value decomposition, `y = x·w + (alpha/rank)·((x·a)∘e)·b`, of which those ranks are kept
 //! that matter most to the loss. <https://arxiv.org/abs/2303.10512>
 use super::{
+    Axis::{In, One, Out, Rank},
     Config, FileForm, Init, Method, Parts, Peft, Setting, Variant, Weight, importance,
     method::{DROPOUT, RANK, STEPS},
 };
@@ -36,9 +37,9 @@ pub(super) const ADALORA: Method = Method {
         example: &[],
         parameters: "rank·(in + out) + rank",
         files: &[
-            FileForm::transposed("a", "lora_A"),
-            FileForm::transposed("b", "lora_B"),
-            FileForm::transposed("e", "lora_E"),
+            FileForm::transposed("a", "lora_A").of(&[In, Rank]),
+            FileForm::transposed("b", "lora_B").of(&[Rank, Out]),
+            FileForm::transposed("e", "lora_E").of(&[One, Rank]),
         ],
         peft: Peft {
             types: &["ADALORA"],

@@ -2,7 +2,10 @@
 //! Seen as (out, in) in blocks `W_ab` of rank × rank, the change is, by `layout`,
 //! col `W_ab·D_a + D_a` (PEFT's), row `W_ab·D_b + D_b`, left `D_aᵀ·W_ab + D_aᵀ`. The last two never form a changed
 //! weight: they act on `x` and on `y`. <https://arxiv.org/abs/2409.15371>
-use super::{Config, FileForm, Init, Method, Parts, Peft, Setting, Variant, Weight};
+use super::{
+    Axis::{InBlocks, OutBlocks, Rank},
+    Config, FileForm, Init, Method, Parts, Peft, Setting, Variant, Weight,
+};
 use crate::target::Linear;
 use graft_ir::{Attr, Attrs, Code, Error, Result};
 
@@ -22,7 +25,7 @@ pub(super) const BAT: Method = Method {
             about: "y = x·w', w'ᵀ = W(I + D) + D in blocks of W = wᵀ, one D for each row of blocks",
             example: &[],
             parameters: "rank·out",
-            files: &[D],
+            files: &[D.fed_as("miss_block_bat")],
             peft: Peft {
                 types: &["MISS", "BONE"],
                 tells: &[("init_weights", &["\"bat\""])],
@@ -36,7 +39,7 @@ pub(super) const BAT: Method = Method {
             about: "the same with one D for each column of blocks",
             example: &[("layout", "row")],
             parameters: "rank·in",
-            files: &[D],
+            files: &[D.of(&[InBlocks, Rank, Rank]).fed_as("miss_block_bat_row")],
             peft: Peft {
                 types: &["BAT"],
                 tells: &[("bat_layout", &["\"row\""])],
@@ -50,7 +53,7 @@ pub(super) const BAT: Method = Method {
             about: "y = x·w', w'ᵀ = (I + Dᵀ)W + Dᵀ in blocks, one D for each row of blocks",
             example: &[("layout", "left")],
             parameters: "rank·out",
-            files: &[D],
+            files: &[D.fed_as("miss_block_bat_left")],
             peft: Peft {
                 types: &["BAT"],
                 tells: &[("bat_layout", &["\"left\""])],
@@ -67,7 +70,7 @@ pub(super) const BAT: Method = Method {
     schedule: |_| Ok(None),
 };
 
-const D: FileForm = FileForm::plain("d", "miss_block").or(&["bone_block"]);
+const D: FileForm = FileForm::plain("d", "miss_block").or(&["bone_block"]).of(&[OutBlocks, Rank, Rank]);
 
 fn function(config: &Config) -> Result<&'static str> {
     match config.text("layout") {

@@ -1,7 +1,11 @@
 //! Bone (PEFT's MiSS): `y = x·w + s·d`, where `s` sums the columns of `x` whose numbers agree modulo the rank. In its
 //! mini form `d` has few columns, which are repeated over the outputs.
 //! <https://arxiv.org/abs/2409.15371>
-use super::{Config, FileForm, Init, Method, Parts, Peft, Setting, Variant, Weight, method::DROPOUT};
+use super::{
+    Axis::{self, Rank},
+    Config, FileForm, Init, Method, Parts, Peft, Setting, Variant, Weight,
+    method::DROPOUT,
+};
 use crate::target::Linear;
 use graft_ir::{Attr, Attrs, Code, Error, Result};
 
@@ -34,7 +38,7 @@ pub(super) const BONE: Method = Method {
             about: "y = x·w + s·d, d repeated to the width of y",
             example: &[("mini", "2")],
             parameters: "rank·mini",
-            files: &[D],
+            files: &[D.of(&[Rank, Axis::Setting("mini")]).fed_as("miss_block_mini")],
             peft: Peft {
                 types: &["MISS", "BONE"],
                 tells: &[("init_weights", &["\"mini\""])],
@@ -52,7 +56,7 @@ pub(super) const BONE: Method = Method {
 };
 
 /// The key of the old method `BONE` is read too.
-const D: FileForm = FileForm::plain("d", "miss_block").or(&["bone_block"]);
+const D: FileForm = FileForm::plain("d", "miss_block").or(&["bone_block"]).of(&[Rank, Axis::Out]);
 
 /// x (…, in), w (in, out), d (rank, out) or (rank, mini); the gradient needs s (tokens, rank). `pads` fills the
 /// columns of x up to a multiple of the rank, `blocks` parts them: (0, -1, rank); `tiles` parts those of y:

@@ -14,12 +14,35 @@ pub struct FileForm {
     pub aliases: &'static [&'static str],
     /// Whether the last two axes are exchanged in the file.
     pub is_transposed: bool,
+    /// What the weight's sizes are.
+    pub axes: &'static [Axis],
+    /// What follows the module path and a dot in the name of the graph's input that takes the weight.
+    pub input: &'static str,
+}
+
+/// What a size of a weight is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Axis {
+    /// The columns of the linear's input.
+    In,
+    /// The columns of its result.
+    Out,
+    /// The rank.
+    Rank,
+    /// One.
+    One,
+    /// The columns of the linear's input divided by the rank.
+    InBlocks,
+    /// The columns of its result divided by the rank.
+    OutBlocks,
+    /// A setting of the method.
+    Setting(&'static str),
 }
 
 impl FileForm {
     /// A weight that lies in the file as it is.
     pub const fn plain(role: &'static str, suffix: &'static str) -> FileForm {
-        FileForm { role, suffix, aliases: &[], is_transposed: false }
+        FileForm { role, suffix, aliases: &[], is_transposed: false, axes: &[], input: suffix }
     }
     /// A weight whose last two axes are exchanged in the file.
     pub const fn transposed(role: &'static str, suffix: &'static str) -> FileForm {
@@ -28,6 +51,15 @@ impl FileForm {
     /// Other suffixes that are read.
     pub const fn or(self, aliases: &'static [&'static str]) -> FileForm {
         FileForm { aliases, ..self }
+    }
+    /// What the sizes are.
+    pub const fn of(self, axes: &'static [Axis]) -> FileForm {
+        FileForm { axes, ..self }
+    }
+    /// What an input of a graph is called that takes the weight, where it is not the suffix: because that has a gap, or
+    /// does not tell one variant from another.
+    pub const fn fed_as(self, input: &'static str) -> FileForm {
+        FileForm { input, ..self }
     }
     /// The suffixes of a weight's tensors in the file, and the sizes of each.
     pub fn expected(&self, dims: &[usize]) -> Vec<(String, Vec<usize>)> {
@@ -39,7 +71,7 @@ impl FileForm {
         (0..n).map(|i| (self.suffix.replace("{}", &i.to_string()), each.clone())).collect()
     }
     /// The module path and the suffix (as it is written) of a key that is of this form.
-    pub(super) fn split<'k>(&self, key: &'k str) -> Option<(&'k str, String)> {
+    pub fn split<'k>(&self, key: &'k str) -> Option<(&'k str, String)> {
         let named = |suffix: &str| key.strip_suffix(suffix)?.strip_suffix('.');
         let exact = || std::iter::once(&self.suffix).chain(self.aliases).find_map(|s| named(s));
         let Some((before, after)) = self.suffix.split_once("{}") else {
@@ -95,7 +127,7 @@ impl FileForm {
             many => stacked(many),
         }
     }
-    fn is_split(&self) -> bool {
+    pub(super) fn is_split(&self) -> bool {
         self.suffix.contains("{}")
     }
 }

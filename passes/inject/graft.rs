@@ -1,14 +1,20 @@
 //! Rewrites one linear: its base node stays or is given other operands, and the adapter's nodes and weights are put
 //! beside it.
 use super::{
-    Config, Method, Weight, draws::Draws, fit::Given, initial::initial, method::BASE, plan::Planned,
+    Config, Method, Weight,
+    draws::Draws,
+    fit::Given,
+    initial::initial,
+    inputs::{Fed, Inputs},
+    method::BASE,
+    plan::Planned,
 };
 use crate::{
     inline, io, meta, ranks,
     target::{Linear, module},
 };
 use graft_ir::{
-    Attr, Builder, Code, DType, Error, Function, Graph, Meta, Node, Precision, Result, Tensor, Value,
+    Attr, Builder, Code, DType, Dim, Error, Function, Graph, Meta, Node, Precision, Result, Tensor, Value,
     affordable, eval::eval, library,
 };
 use serde_json::json;
@@ -19,7 +25,7 @@ pub(super) struct Grafter<'m> {
     method: &'m Method,
     seed: u64,
     given: Given,
-    overridable: bool,
+    inputs: Inputs,
     /// The number of weights made so far: each draws its own random numbers.
     n_weights: u64,
     /// What each step draws; `None` where nothing is drawn, as in evaluation.
@@ -29,17 +35,17 @@ pub(super) struct Grafter<'m> {
 }
 
 impl<'m> Grafter<'m> {
-    /// `given` are trained weights; where `overridable`, weights become inputs of the graph too; `training` puts what
-    /// each step draws into the graph.
+    /// `given` are trained weights; `inputs` says which weights become inputs of the graph too; `training` puts what each
+    /// step draws into the graph.
     pub(super) fn new(
         method: &'m Method,
         seed: u64,
         given: Given,
-        overridable: bool,
+        inputs: Inputs,
         training: bool,
     ) -> Grafter<'m> {
         let draws = training.then(Draws::default);
-        Grafter { method, seed, given, overridable, n_weights: 0, draws, made: HashMap::new() }
+        Grafter { method, seed, given, inputs, n_weights: 0, draws, made: HashMap::new() }
     }
 
     /// Appends `node`, which is the planned linear, with its adapter. The result keeps its name.
@@ -70,8 +76,8 @@ impl<'m> Grafter<'m> {
         let w = if body.reads_weight() { self.view(&base, own, linear, b)? } else { x };
         operands.push(w);
         for (i, weight) in planned.parts.weights.iter().enumerate() {
-            let config = (i == 0).then_some(&planned.config);
-            operands.push(self.weight(weight, planned, w, own, config, b)?);
+            let config = (i == 0).then(|| self.inputs.config(planned));
+            operands.push(self.weight(weight, planned, w, own, config.as_ref(), b)?);
         }
         operands.extend(kept);
         let result = if bias.is_some() { named_like(y, "y", b) } else { y };
@@ -176,8 +182,11 @@ impl<'m> Grafter<'m> {
             let axes: Vec<String> = weight.rank_axes.iter().map(usize::to_string).collect();
             notes.insert(meta::RANKED.into(), axes.join(","));
         }
-        let tensor = Tensor::from_f64(dtype, &weight.dims, values).ok_or_else(bad)?;
+        let fed = self.inputs.fed(planned, weight.role);
+        let (dims, values) = self.inputs.stored(weight, fed.as_ref(), values, self.given.contains_key(&key));
+        let tensor = Tensor::from_f64(dtype, &dims, values).ok_or_else(bad)?;
         let v = self.param(weight, linear, tensor, notes, b)?;
+        fed.iter().for_each(|fed| feed(fed, path, v, b));
         if let Some(config) = config {
             b.graph[v].meta.insert(meta::CONFIG.into(), config_json(config, self.method));
         }
@@ -211,11 +220,8 @@ impl<'m> Grafter<'m> {
         if weight.is_drawn {
             note(meta::DRAWN, "uniform".into());
         }
-        let is_mask = weight.role == ranks::MASK;
-        if self.overridable || is_mask {
+        if weight.role == ranks::MASK {
             b.graph.inputs.push(v);
-        }
-        if is_mask {
             io::set_role(b.graph, &ranks::mask_role(&linear.path), v)?;
         }
         Ok(v)
@@ -343,6 +349,15 @@ fn config_json(config: &Config, method: &Method) -> String {
         object[key] = json!(value);
     }
     object.to_string()
+}
+
+/// Makes a param an input, by its name and of any size along its free axes.
+fn feed(fed: &Fed, path: &str, v: Value, b: &mut Builder<'_>) {
+    b.graph[v].name = io::free_name(b.graph, &fed.name);
+    if let Some(dims) = b.graph[v].ty.as_mut().and_then(|ty| ty.shape.as_mut()) {
+        fed.free.iter().for_each(|&axis| dims[axis] = Dim::symbol(&format!("{path}.rank")));
+    }
+    b.graph.inputs.push(v);
 }
 
 /// A fresh value of the same type as `v`.

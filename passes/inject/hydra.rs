@@ -2,7 +2,10 @@
 //! probabilities `p = softmax(x·router)` of the heads. What it adds depends on the input, so it cannot be merged.
 //! <https://arxiv.org/abs/2404.19245>
 use super::{
-    Config, FileForm, Init, Method, Parts, Peft, Setting, Variant, Weight, lora::A, method::DROPOUT,
+    Axis::{self, In, Out, Rank},
+    Config, FileForm, Init, Method, Parts, Peft, Setting, Variant, Weight,
+    lora::A,
+    method::DROPOUT,
 };
 use crate::target::Linear;
 use graft_ir::Result;
@@ -32,8 +35,10 @@ pub(super) const HYDRA: Method = Method {
         parameters: "rank·in + experts·rank·out + experts·in",
         files: &[
             A,
-            FileForm::transposed("b", "lora_B{}.weight"),
-            FileForm::transposed("router", "lora_route.weight"),
+            FileForm::transposed("b", "lora_B{}.weight")
+                .of(&[Axis::Setting("experts"), Rank, Out])
+                .fed_as("lora_B.weight"),
+            FileForm::transposed("router", "lora_route.weight").of(&[In, Axis::Setting("experts")]),
         ],
         peft: Peft {
             types: &["LORA"],

@@ -1,7 +1,11 @@
 //! LoRA: `y = x·w + scale·(x·a)·b`, scale = alpha/rank, or alpha/√rank as rsLoRA has it; and DoRA:
 //! `y = (x·v)·m/‖v‖` with `v = w + scale·a·b`, whose norm for each output is constant in the gradient.
 //! <https://arxiv.org/abs/2106.09685>, <https://arxiv.org/abs/2312.03732>, <https://arxiv.org/abs/2402.09353>
-use super::{Config, FileForm, Init, Method, Parts, Peft, Setting, Variant, Weight, method::DROPOUT};
+use super::{
+    Axis::{In, Out, Rank},
+    Config, FileForm, Init, Method, Parts, Peft, Setting, Variant, Weight,
+    method::DROPOUT,
+};
 use crate::target::Linear;
 use graft_ir::Result;
 
@@ -56,9 +60,10 @@ pub(super) const LORA: Method = Method {
     schedule: |_| Ok(None),
 };
 
-pub(super) const A: FileForm = FileForm::transposed("a", "lora_A.weight");
-pub(super) const B: FileForm = FileForm::transposed("b", "lora_B.weight");
-const M: FileForm = FileForm::plain("m", "lora_magnitude_vector").or(&["lora_magnitude_vector.weight"]);
+pub(super) const A: FileForm = FileForm::transposed("a", "lora_A.weight").of(&[In, Rank]);
+pub(super) const B: FileForm = FileForm::transposed("b", "lora_B.weight").of(&[Rank, Out]);
+const M: FileForm =
+    FileForm::plain("m", "lora_magnitude_vector").or(&["lora_magnitude_vector.weight"]).of(&[Out]);
 
 /// x (…, in), w (in, out), a (in, rank), b (rank, out), m (out), scale a scalar; what the gradient needs is h = x·a
 /// (…, rank), and in DoRA x·v (…, out) and the norms n (out). With dropout DoRA keeps the base product of x and rescales

@@ -1,7 +1,7 @@
 //! What an adapter method is, and the table of all.
 use super::{FileForm, Peft, Schedule, adalora, bat, bone, hydra, lora, salora, tri};
 use crate::target::Linear;
-use graft_ir::{Attrs, Code, Error, Function, Result, error::nearest, library, parse_functions};
+use graft_ir::{Attrs, Code, Error, Function, Node, Result, error::nearest, library, parse_functions};
 use std::{collections::BTreeMap, str::FromStr, sync::OnceLock};
 
 /// The value of a method's function that is the linear that was there.
@@ -309,6 +309,13 @@ impl Variant {
     /// The function of its gradient; `None` where that is left to the functions that its body contains.
     pub fn gradient(&self) -> Option<&'static Function> {
         function(&format!("{}Grad", self.function))
+    }
+    /// Whether what it adds to a weight does not depend on that weight.
+    pub fn is_additive(&self) -> bool {
+        let Some(merged) = self.merged() else { return false };
+        let (body, w) = (&merged.body, merged.body.inputs[0]);
+        let is_sum = |n: &Node| n.op == "Add" && n.outputs == [body.outputs.first().copied()];
+        body.nodes.iter().filter(|n| n.reads().any(|v| v == w)).all(|n| n.op == "Shape" || is_sum(n))
     }
     /// Its functions that stand in graphs: the adapted linear and its gradient.
     pub fn in_graphs(&self) -> impl Iterator<Item = &'static Function> {

@@ -2,7 +2,7 @@
 //! al.): `g = clip(1.2·t − 0.1, 0, 1)`, `t = σ(gate + ln u − ln(1 − u))` with a uniform draw `u`; u = ½ is the gate that
 //! nothing is drawn for. <https://doi.org/10.3390/math11204317>, <https://arxiv.org/abs/1712.01312>
 use super::{
-    Config, FileForm, Init, Method, Parts, Peft, Setting, Training, Variant, Weight, gates, lora,
+    Axis, Config, FileForm, Init, Method, Parts, Peft, Setting, Training, Variant, Weight, gates, lora,
     method::DROPOUT,
 };
 use crate::target::Linear;
@@ -48,7 +48,7 @@ pub(super) const SALORA: Method = Method {
         about: "y = x·w + (alpha/rank)·((x·a)∘g)·b, g = clip(1.2·σ(gate) − 0.1, 0, 1)",
         example: &[],
         parameters: "rank·(in + out) + rank",
-        files: &[lora::A, lora::B, FileForm::plain("gate", "lora_gate")],
+        files: &[lora::A, lora::B, FileForm::plain("gate", "lora_gate").of(&[Axis::Rank])],
         peft: Peft {
             types: &["SALORA"],
             tells: &[("beta", &["1.0", "null"]), ("gamma", &["-0.1", "null"]), ("zeta", &["1.1", "null"])],

@@ -2,7 +2,8 @@
 //! `y = x·w + (alpha/rank)·((x·a)·cᵀ)·b`, `c = tril(l) + triu(u)`.
 //! <https://arxiv.org/abs/2501.08008>
 use super::{
-    Config, FileForm, Init, Method, Parts, Peft, Setting, Variant, Weight, growth, lora, method::DROPOUT,
+    Axis::Rank, Config, FileForm, Init, Method, Parts, Peft, Setting, Variant, Weight, growth, lora,
+    method::DROPOUT,
 };
 use crate::{ranks, target::Linear};
 use graft_ir::Result;
@@ -73,8 +74,12 @@ pub(super) const TRI: Method = Method {
     schedule: |config| Ok(growth::Rule::new(config)?.map(|_| &growth::GROWTH)),
 };
 
-const FILES: &[FileForm] =
-    &[lora::A, lora::B, FileForm::plain("l", "lora_L"), FileForm::plain("u", "lora_U")];
+const FILES: &[FileForm] = &[
+    lora::A,
+    lora::B,
+    FileForm::plain("l", "lora_L").of(&[Rank, Rank]),
+    FileForm::plain("u", "lora_U").of(&[Rank, Rank]),
+];
 
 /// The standard deviation of the original's initial weights.
 const STD: f64 = 0.02;

@@ -6,6 +6,7 @@
 GRAFT is the binary; FOLDER receives what is downloaded and made. Checks, and prints:
  - a small network is trained with every method that PEFT has: PEFT loads the folder and gives the adapted model's
    outputs, and, after `merge_and_unload`, those of the merged one;
+ - `graft merge --combine` gives what PEFT's `add_weighted_adapter` and `merge_and_unload` give, for every combination;
  - a LoRA model of PEFT's, as both exporters write it, is fused into calls of `graft.Lora`;
  - all-MiniLM-L6-v2, exported in three styles (TorchScript at opset 14, dynamo at 20 and 23): the 36 linear nodes of its
    encoder are targets; base and adapted model run as in ONNX Runtime; PEFT loads the LoRA that graft trained on each and
@@ -46,6 +47,16 @@ METHODS = [
     ["adalora", "--rank", "6", "--set", "target_rank=4"],
     ["lora", "--rank", "4", "--alpha", "6", "--set", "dropout=0.1"],
     ["salora", "--rank", "6", "--set", "target_rank=4", "--set", "gate_lr=5"],
+]
+# Combinations of adapters, which are numbers of methods above: graft's name and flags, PEFT's arguments. DARE draws at
+# random, so that with a share left out the two agree in nothing but distribution.
+COMBINED = [
+    ("linear", [], {"combination_type": "linear"}, {0: 0.7, 1: -0.3}),
+    ("cat", [], {"combination_type": "cat"}, {0: 0.7, 3: 0.3}),
+    ("svd", [], {"combination_type": "svd"}, {0: 0.7, 3: -0.3}),
+    ("svd", ["--combine-rank", "2"], {"combination_type": "svd", "svd_rank": 2}, {0: 0.7, 1: 0.3}),
+    ("ties", ["--density", "0.4"], {"combination_type": "ties", "density": 0.4}, {0: 0.7, 1: 0.3, 9: 0.5}),
+    ("dare", ["--density", "1"], {"combination_type": "dare_linear", "density": 1.0}, {0: 0.7, 1: 0.3}),
 ]
 STYLES = {"ts14": (14, False), "dynamo20": (20, True), "dynamo23": (23, True)}
 
@@ -136,6 +147,26 @@ class Suite:
             worst = max(difference(theirs[form], ours[form]) for form in made)
             print(f"PEFT loads {' '.join(method)}: adapted and merged outputs differ by {worst:.1e} (≤ {TOLERANCE:.0e})")
             assert worst <= TOLERANCE
+        self.combinations(network, base, x)
+
+    def combinations(self, network, base, x):
+        for name, flags, arguments, parts in COMBINED:
+            merged = self.folder / "combined.onnx"
+            adapters = [f for i, weight in parts.items() for f in ["--adapter", f"{self.folder}/method{i}={weight}"]]
+            self.graft("merge", base, *adapters, "--combine", name, *flags, "-o", merged, "--force")
+            first, *rest = parts
+            theirs = load(fresh(network), self.folder / f"method{first}", adapter_name=f"a{first}")
+            for i in rest:
+                theirs.load_adapter(str(self.folder / f"method{i}"), adapter_name=f"a{i}")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                theirs.add_weighted_adapter([f"a{i}" for i in parts], list(parts.values()), "one", **arguments)
+            theirs.set_adapter("one")
+            with torch.no_grad():
+                theirs = theirs.merge_and_unload()(x).numpy()
+            worst = difference(theirs, self.run(merged, {"x": x.numpy()})["hidden"])
+            print(f"merge --combine {' '.join([name, *flags])} of {len(parts)}: PEFT's differs by {worst:.1e} (≤ {TOLERANCE:.0e})")
+            assert worst <= TOLERANCE
 
     def models_of_peft(self):
         torch.manual_seed(1)
@@ -217,11 +248,11 @@ def fresh(model, *arguments):
     return copy
 
 
-def load(model, folder):
+def load(model, folder, **arguments):
     """PEFT's model with the adapter of `folder`; a warning about its tensors is an error."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        loaded = PeftModel.from_pretrained(model, str(folder)).eval()
+        loaded = PeftModel.from_pretrained(model, str(folder), **arguments).eval()
     said = [str(w.message) for w in caught if "adapter" in str(w.message).lower() or "key" in str(w.message).lower()]
     assert not said, said
     return loaded

@@ -1,14 +1,18 @@
-//! Adapter files: PEFT's directory (`adapter_config.json` + `adapter_model.safetensors`) and the manifest `graft.json`
-//! in and out; and maps of named tensors as safetensors and npz.
+//! Adapter files: PEFT's directory (`adapter_config.json` + `adapter_model.safetensors`), the other formats of adapters
+//! (`format.rs` lists them) and the manifest `graft.json` in and out; LoRAs by themselves, and several as one; and maps of
+//! named tensors as safetensors and npz.
 //!
 //! This crate knows files only. How a tensor is called and laid out for each method is told by `graft_passes::METHODS`;
 //! whether an adapter fits a model is decided where it is put into one.
 #![forbid(unsafe_code)]
 
+pub mod combine;
 mod config;
 mod features;
 mod fields;
+pub mod format;
 mod head;
+pub mod lora;
 mod manifest;
 mod npz;
 mod safetensors;
@@ -16,6 +20,7 @@ pub mod tensors;
 
 pub use config::{Config, Targets};
 pub use head::Head;
+pub use lora::{Cut, Lora};
 pub use manifest::{Coverage, Manifest, Module, NO_METHOD, SCHEMA, fingerprint};
 
 use graft_ir::{Code, Error, Result, Tensor};

@@ -30,13 +30,13 @@ const DTYPES: &[(Dtype, DType)] = &[
     (Dtype::F8_E8M0, DType::Float8e8m0),
 ];
 
-/// The tensors in `bytes`, which they share, and the note of ours in the header.
-pub(crate) fn decode(bytes: &Bytes) -> Result<(BTreeMap<String, Tensor>, Option<String>)> {
+/// The tensors in `bytes`, which they share, and the entry `note` of the header's notes.
+pub(crate) fn decode(bytes: &Bytes, note: &str) -> Result<(BTreeMap<String, Tensor>, Option<String>)> {
     let damaged = |e: safetensors::SafeTensorError| {
         Error::new(Code::DATA, format!("not a safetensors file, or a damaged one: {e}"))
     };
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
-    let note = header.metadata().as_ref().and_then(|notes| notes.get(NOTE).cloned());
+    let note = header.metadata().as_ref().and_then(|notes| notes.get(note).cloned());
     let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
     let tensor = |(name, view): (&str, TensorView<'_>)| {
         let dtype = dtype(view.dtype()).map_err(|e| e.at(format!("tensor `{name}`")))?;
@@ -102,18 +102,18 @@ mod tests {
             (r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#, 5),
             ("[]", 0),
         ] {
-            assert_eq!(decode(&file(header, n)).unwrap_err().code, Code::DATA, "{header}");
+            assert_eq!(decode(&file(header, n), NOTE).unwrap_err().code, Code::DATA, "{header}");
         }
         let mut lying = u64::MAX.to_le_bytes().to_vec();
         lying.extend(b"{}");
-        assert_eq!(decode(&lying.into()).unwrap_err().code, Code::DATA);
+        assert_eq!(decode(&lying.into(), NOTE).unwrap_err().code, Code::DATA);
     }
 
     #[test]
     fn tensors_share_the_file() {
         let tensors = BTreeMap::from([("a".to_string(), Tensor::f32(&[2], &[1.0, 2.0]))]);
         let bytes = Bytes::from(encode(&tensors, Some((NOTE, "a note"))).unwrap());
-        let (read, note) = decode(&bytes).unwrap();
+        let (read, note) = decode(&bytes, NOTE).unwrap();
         assert_eq!(read, tensors);
         assert_eq!(note.as_deref(), Some("a note"));
         assert!(bytes.as_ptr_range().contains(&read["a"].data().as_ptr()));

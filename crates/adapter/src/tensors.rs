@@ -16,7 +16,9 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let place = |e: Error| e.at(path.display().to_string());
     let bytes = std::fs::read(path).map_err(|e| place(Error::new(Code::IO, format!("cannot read: {e}"))))?;
     match format {
-        Format::Safetensors => safetensors::decode(&Bytes::from(bytes)).map(|(tensors, _)| tensors),
+        Format::Safetensors => {
+            safetensors::decode(&Bytes::from(bytes), safetensors::NOTE).map(|(tensors, _)| tensors)
+        }
         Format::Npz => npz::decode(&bytes),
     }
     .map_err(place)
@@ -41,7 +43,7 @@ pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
 pub fn read_with_note(path: &Path) -> Result<(BTreeMap<String, Tensor>, Option<String>)> {
     let place = |e: Error| e.at(path.display().to_string());
     let bytes = std::fs::read(path).map_err(|e| place(Error::new(Code::IO, format!("cannot read: {e}"))))?;
-    safetensors::decode(&Bytes::from(bytes)).map_err(place)
+    safetensors::decode(&Bytes::from(bytes), safetensors::NOTE).map_err(place)
 }
 
 /// Writes a safetensors file that carries a note of ours (JSON, say) in its header.

@@ -30,10 +30,12 @@ commands! {
     caps Caps;
     compare Compare;
     completions Completions;
+    convert Convert;
     demo Demo;
     diff Diff;
     explain Explain;
     export Export;
+    extract Extract;
     inject Inject;
     inspect Inspect;
     man Man;

@@ -5,6 +5,7 @@ use crate::{
 };
 use graft_ir::{Code, Error, Graph, Result};
 use graft_onnx::{Model, SaveOptions};
+use graft_passes::inject::Inputs;
 use std::{
     path::{Path, PathBuf},
     str::FromStr,
@@ -98,7 +99,7 @@ impl Export {
         let log = &mut |_: &str| ();
         let graph = match (&trained.adapter, self.form) {
             (None, _) => base.clone(),
-            (Some(adapter), Form::Adapted) => trained::inject(base, adapter, false, log)?,
+            (Some(adapter), Form::Adapted) => trained::inject(base, adapter, Inputs::None, log)?,
             (Some(adapter), Form::Merged) => trained::merge(base, adapter, 1.0, log)?,
         };
         match &trained.head {

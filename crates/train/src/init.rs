@@ -1,5 +1,6 @@
 //! An adapter's directory as what the pass `inject` takes: options and tensors.
-use graft_adapter::{Adapter, Config};
+use crate::convert;
+use graft_adapter::{Adapter, Config, format::Naming};
 use graft_ir::{Result, Tensor};
 use graft_passes::{
     Options,
@@ -24,11 +25,15 @@ pub struct Init {
 const PEFT_ALPHA: f64 = 8.0;
 
 impl Init {
-    /// Reads an adapter's directory.
+    /// Reads an adapter's directory, or its file in another format.
     ///
     /// # Errors
-    /// Those of [`graft_adapter::load`], and [`graft_ir::Code::ADAPTER_FEATURE`] for what no method can do.
+    /// Those of [`graft_adapter::load`], or of [`convert::read`], and [`graft_ir::Code::ADAPTER_FEATURE`] for what no method
+    /// can do.
     pub fn read(dir: &Path) -> Result<Init> {
+        if dir.is_file() {
+            return convert::read(dir, None, &Naming::default());
+        }
         let place = || dir.join(graft_adapter::CONFIG_FILE).display().to_string();
         Init::of(graft_adapter::load(dir)?).map_err(|e| e.at(place()))
     }

@@ -176,7 +176,7 @@ fn unclaimed(keys: &[String], modules: &[Module]) -> Vec<String> {
 
 /// The `adapter_config.json` of adapters that `options` made. Rank and alpha are those of most modules; each of the
 /// others stands in both patterns, as PEFT's scale needs the two.
-fn configuration(found: &[Adapter], options: &Options) -> Result<AdapterConfig> {
+pub(crate) fn configuration(found: &[Adapter], options: &Options) -> Result<AdapterConfig> {
     let none = || Error::new(Code::FROZEN, "there is no adapter to train");
     let first = found.first().ok_or_else(none)?;
     let method = Method::named(&first.method)?;

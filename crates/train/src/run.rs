@@ -15,7 +15,7 @@ use crate::{
 };
 use graft_ir::{Code, Error, Result, Tensor};
 use graft_onnx::{Model, atomic_write, atomic_write_with};
-use graft_passes::inject::file_tensors;
+use graft_passes::inject::{Inputs, file_tensors};
 use std::{collections::BTreeMap, ops::ControlFlow, time::Instant};
 
 /// How a run ended.
@@ -281,7 +281,7 @@ impl Training<'_> {
             return Ok(());
         }
         let Some(adapter) = self.trained(&self.state()?)?.adapter else { return Ok(()) };
-        let adapted = trained::inject(&model.graph, &adapter, false, &mut |_| ())?;
+        let adapted = trained::inject(&model.graph, &adapter, Inputs::None, &mut |_| ())?;
         for (domain, routing) in routing::by_domain(&adapted, self.config)? {
             let mean = routing::summary(&routing);
             observer.note(&format!("routing of {domain}: {mean}, the mean of {} adapters", routing.len()));

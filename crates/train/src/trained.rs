@@ -6,7 +6,7 @@ use crate::{
 };
 use graft_adapter::Head;
 use graft_ir::{Graph, Result, Tensor};
-use graft_passes::{ALL, Context, Options, Stage, pipeline};
+use graft_passes::{ALL, Context, Options, Stage, inject::Inputs, pipeline};
 use std::{collections::BTreeMap, path::Path};
 
 /// What was trained.
@@ -38,11 +38,11 @@ impl Trained {
     }
 }
 
-/// `graph` with the adapter beside its weights; with `inputs`, the adapter's weights are overridable inputs.
+/// `graph` with the adapter beside its weights, of which `inputs` are overridable inputs.
 ///
 /// # Errors
 /// As the pass `inject`'s.
-pub fn inject(graph: &Graph, adapter: &Init, inputs: bool, log: &mut dyn FnMut(&str)) -> Result<Graph> {
+pub fn inject(graph: &Graph, adapter: &Init, inputs: Inputs, log: &mut dyn FnMut(&str)) -> Result<Graph> {
     let options = adapter.options.clone().with("inputs", inputs);
     run(Stage { name: "inject".into(), options }, graph, Some(&adapter.tensors), log)
 }

@@ -19,7 +19,7 @@ use corpus::{CONTEXT, Corpus, rows};
 use graft_exec::Session;
 use graft_ir::{Code, Error, Graph, Result};
 use graft_onnx::{Model, SaveOptions, atomic_write};
-use graft_passes::Options;
+use graft_passes::{Options, inject::Inputs};
 use graft_train::{Config, Curve, Duration, Init, Silent, trained};
 use std::{
     collections::BTreeMap,
@@ -120,7 +120,7 @@ impl Args {
         let before = self.assess(&base.graph, &config)?;
         let adapted_loss = self.train(&base, &config, ui)?;
         let (adapter, log) = (Init::read(&files.adapter)?, &mut |line: &str| quiet.say(line));
-        let adapted = trained::inject(&base.graph, &adapter, false, log)?;
+        let adapted = trained::inject(&base.graph, &adapter, Inputs::None, log)?;
         let merged = trained::merge(&base.graph, &adapter, 1.0, log)?;
         let after = self.assess(&merged, &config)?;
         ui.out(&report::losses(before.loss, adapted_loss, after.loss))?;

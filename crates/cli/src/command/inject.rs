@@ -10,7 +10,7 @@ use graft_adapter::NO_METHOD;
 use graft_ir::{Graph, Result};
 use graft_passes::{
     self as passes, Context, Options, Stage,
-    inject::{Adapter, adapters},
+    inject::{Adapter, Inputs, adapters},
     pipeline,
 };
 use graft_train::{
@@ -33,9 +33,11 @@ pub(crate) struct Args {
     /// Leave the trained head off
     #[arg(long, requires = "adapter_dir")]
     no_head: bool,
-    /// Make the adapters' weights overridable inputs of the graph
-    #[arg(long)]
-    inputs: bool,
+    /// Make the adapters' weights overridable inputs of the graph, to which ONNX Runtime's `LoraAdapter` gives what
+    /// `graft convert --to onnx_adapter` writes; with `=scale` the scale too, which is 1. Of any rank where the method
+    /// allows it; without --adapter they add nothing
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "weights", value_parser = ["weights", "scale"])]
+    inputs: Option<String>,
     /// The seed of initial weights
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -109,7 +111,9 @@ impl AdapterFlags {
             options = values.iter().fold(options, |options, value| options.with(key, value));
         }
         for setting in &self.set {
-            let (key, value) = setting.split_once('=').ok_or_else(|| usage(format!("--set {setting}: expected KEY=VALUE")))?;
+            let (key, value) = setting
+                .split_once('=')
+                .ok_or_else(|| usage(format!("--set {setting}: expected KEY=VALUE")))?;
             options = options.with(key, value);
         }
         Ok(options)
@@ -124,11 +128,12 @@ impl Args {
         let options = self.flags.options()?;
         let graph = match &self.adapter_dir {
             Some(_) if options != Options::default() => {
-                let message = "method and targets come from the configuration of `--adapter`, so no flag may give them";
+                let message =
+                    "method and targets come from the configuration of `--adapter`, so no flag may give them";
                 return Err(usage(message));
             }
             Some(dir) => self.inject_trained(&model.graph, dir, ui)?,
-            None => apply("inject", options.with("inputs", self.inputs), &model.graph, self.seed, ui)?,
+            None => apply("inject", options.with("inputs", self.fed()?), &model.graph, self.seed, ui)?,
         };
         match output {
             Some(output) => output.write(&graph, &model, ui),
@@ -136,11 +141,16 @@ impl Args {
         }
     }
 
+    /// What becomes an input.
+    fn fed(&self) -> Result<Inputs> {
+        self.inputs.as_deref().map_or(Ok(Inputs::None), str::parse)
+    }
+
     fn inject_trained(&self, graph: &Graph, dir: &Path, ui: &Ui) -> Result<Graph> {
         let Trained { adapter, head } = read_trained(dir, self.no_head, ui)?;
         let log = &mut |line: &str| ui.say(line);
         let graph = match adapter {
-            Some(adapter) => trained::inject(graph, &adapter, self.inputs, log)?,
+            Some(adapter) => trained::inject(graph, &adapter, self.fed()?, log)?,
             None => graph.clone(),
         };
         match head {
@@ -171,13 +181,7 @@ pub(crate) fn read_trained(dir: &Path, no_head: bool, ui: &Ui) -> Result<Trained
 }
 
 /// Runs one pass.
-pub(crate) fn apply(
-    pass: &str,
-    options: Options,
-    graph: &Graph,
-    seed: u64,
-    ui: &Ui,
-) -> Result<Graph> {
+pub(crate) fn apply(pass: &str, options: Options, graph: &Graph, seed: u64, ui: &Ui) -> Result<Graph> {
     let mut log = |line: &str| ui.say(line);
     let mut context = Context { log: &mut log, has_kernel: &graft_kernels::supports, adapter: None, seed };
     let stage = Stage { name: pass.into(), options };

@@ -1,4 +1,6 @@
 //! `graft merge`: folds adapters into the weights that they adapt.
+mod combine;
+
 use crate::{
     command::{
         inject::{apply, read_trained},
@@ -12,7 +14,7 @@ use crate::{
     usage,
 };
 use graft_ir::{Code, Error, Graph, Result, Tensor};
-use graft_passes::Options;
+use graft_passes::{Options, inject::Inputs};
 use graft_train::{
     Init, originals,
     routing::{self, Routing},
@@ -30,6 +32,8 @@ pub(crate) struct Args {
     /// trained with it comes with it
     #[arg(long, value_name = "DIR[=WEIGHT]")]
     adapter: Vec<String>,
+    #[command(flatten)]
+    combine: combine::Combine,
     /// Leave the trained head off
     #[arg(long, requires = "adapter")]
     no_head: bool,
@@ -64,8 +68,10 @@ impl Args {
     pub(crate) fn run(self, ui: &mut Ui) -> Result<()> {
         self.check()?;
         let model = model::load(&self.model, ui)?;
-        let adapters: Vec<(&Path, f64)> = self.adapter.iter().map(|text| parse(text)).collect::<Result<_>>()?;
-        let is_whole = adapters.len() < 2 && adapters.iter().all(|(_, weight)| *weight == 1.0);
+        let adapters: Vec<(&Path, f64)> =
+            self.adapter.iter().map(|text| parse(text)).collect::<Result<_>>()?;
+        let is_one = adapters.len() < 2 && adapters.iter().all(|(_, weight)| *weight == 1.0);
+        let is_whole = is_one || self.combine.is_given();
         if self.json && !self.verify && self.routing.is_none() {
             return Err(usage("--json prints what --verify or --routing finds: give one of them"));
         }
@@ -110,37 +116,55 @@ impl Args {
     fn with_adapters(&self, base: &Graph, adapters: &[(&Path, f64)], ui: &Ui) -> Result<(Graph, Graph)> {
         let log = &mut |line: &str| ui.say(line);
         let (mut adapted, mut merged) = (base.clone(), base.clone());
-        let mut heads = Vec::new();
+        let (mut inits, mut heads) = (Vec::new(), Vec::new());
         for (dir, weight) in adapters {
             let Trained { adapter, head } = read_trained(dir, self.no_head, ui)?;
             let nothing = || {
-                let message = format!("`{}` holds a head that was trained alone: there is nothing to merge", dir.display());
-                Error::new(Code::MERGE, message).help("`graft inject MODEL --adapter DIR` puts the head on the model")
+                let message = format!(
+                    "`{}` holds a head that was trained alone: there is nothing to merge",
+                    dir.display()
+                );
+                Error::new(Code::MERGE, message)
+                    .help("`graft inject MODEL --adapter DIR` puts the head on the model")
             };
-            let adapter = adapter.ok_or_else(nothing)?;
+            inits.push((adapter.ok_or_else(nothing)?, *weight));
+            heads.extend(head);
+        }
+        for (adapter, weight) in &self.combine.apply(base, inits, ui)? {
             if self.verify || self.routing.is_some() {
                 // Merging says the same.
-                adapted = trained::inject(&adapted, &adapter, false, &mut |_| ())?;
+                adapted = trained::inject(&adapted, adapter, Inputs::None, &mut |_| ())?;
             }
             merged = match &self.calibrate {
-                Some(data) => self.merge_routed(base, &adapted, &adapter, data, ui)?,
-                None => trained::merge(&merged, &adapter, *weight, log)?,
+                Some(data) => self.merge_routed(base, &adapted, adapter, data, ui)?,
+                None => trained::merge(&merged, adapter, *weight, log)?,
             };
-            heads.extend(head);
         }
         match &heads[..] {
             [] => Ok((adapted, merged)),
             [head] => {
                 let silent = &mut |_: &str| ();
-                Ok((trained::put_head(&adapted, head, true, silent)?, trained::put_head(&merged, head, false, log)?))
+                Ok((
+                    trained::put_head(&adapted, head, true, silent)?,
+                    trained::put_head(&merged, head, false, log)?,
+                ))
             }
-            _ => Err(usage("more than one of the adapters has a trained head, and a model takes one: give --no-head")),
+            _ => Err(usage(
+                "more than one of the adapters has a trained head, and a model takes one: give --no-head",
+            )),
         }
     }
 
     /// The model with the adapter folded in as the LoRA that it is where its mean routing over `data` is held fixed; says
     /// what that does to the outputs.
-    fn merge_routed(&self, base: &Graph, adapted: &Graph, adapter: &Init, data: &Path, ui: &Ui) -> Result<Graph> {
+    fn merge_routed(
+        &self,
+        base: &Graph,
+        adapted: &Graph,
+        adapter: &Init,
+        data: &Path,
+        ui: &Ui,
+    ) -> Result<Graph> {
         let log = &mut |line: &str| ui.say(line);
         let batches = routing::calibration(adapted, data, self.text.reading().as_ref(), log)?;
         let mean = routing::mean(adapted, &batches)?;
@@ -151,17 +175,26 @@ impl Args {
         Ok(merged)
     }
 
-    fn report_routing(&self, mean: &Routing, batches: usize, worst: &[verify::Difference], ui: &Ui) -> Result<()> {
+    fn report_routing(
+        &self,
+        mean: &Routing,
+        batches: usize,
+        worst: &[verify::Difference],
+        ui: &Ui,
+    ) -> Result<()> {
         if self.json {
             let outputs = verify::rows(worst);
-            let value = json!({"schema": "graft.merge/1", "routing": mean, "batches": batches, "outputs": outputs});
+            let value =
+                json!({"schema": "graft.merge/1", "routing": mean, "batches": batches, "outputs": outputs});
             return ui.json(&value);
         }
         for (path, p) in mean {
             let shares: Vec<String> = p.iter().map(|p| format!("{p:.3}")).collect();
             ui.say(&format!("mean routing of {path}: {}", shares.join(" ")));
         }
-        ui.out(&format!("what holding the routing does to the outputs, in the worst of {batches} batches\n"))?;
+        ui.out(&format!(
+            "what holding the routing does to the outputs, in the worst of {batches} batches\n"
+        ))?;
         verify::report(worst, f64::INFINITY, false, ui)
     }
 

@@ -2,6 +2,7 @@
 //! leaves nothing behind. Every command runs under an address-space limit of 8 GiB and a time limit.
 #![cfg(unix)]
 
+mod converting;
 mod data;
 mod exporting;
 mod fixtures;

@@ -258,7 +258,7 @@ const ADAPTERS: &[(&str, i32, &str, &[&str])] = &[
     ("broken", 3, "G0401", &["not valid JSON", "broken/adapter_config.json"]),
     ("foreign", 5, "G0403", &["`IA3`"]),
     ("missing", 3, "G0401", &["missing/adapter_config.json", "No such file"]),
-    ("tiny.onnx", 3, "G0401", &["tiny.onnx/adapter_config.json"]),
+    ("tiny.onnx", 3, "G0401", &["tiny.onnx", "known formats"]),
 ];
 
 /// A folder with adapters that are damaged or do not belong to the model.

@@ -306,8 +306,14 @@ impl<'a> Parser<'a> {
             scope.graph.outputs.push(v);
         }
         if self.accept('<')? {
+            // Of a param with a default the input says the type: it may leave sizes open.
+            let inputs = scope.graph.inputs.clone();
+            let fed: Vec<_> = inputs.into_iter().map(|v| (v, scope.graph[v].ty.clone())).collect();
             for (v, _) in self.declarations(&mut scope, '>')? {
                 scope.graph.params.push(v);
+            }
+            for (v, ty) in fed.into_iter().filter(|(_, ty)| ty.is_some()) {
+                scope.graph[v].ty = ty;
             }
         }
         self.expect('{')?;

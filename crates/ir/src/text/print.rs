@@ -1,6 +1,6 @@
 //! Writes the text form.
 use super::{attrs, data, lexer, quotable, quoted};
-use crate::{Function, Graph, Meta, Node, Value};
+use crate::{Function, Graph, Meta, Node, Type, Value};
 use std::{collections::BTreeMap, fmt, fmt::Write};
 
 /// How a graph is printed.
@@ -126,7 +126,11 @@ impl Printer {
         let value = &graph[v];
         let name = quotable(&value.name);
         let Some(ty) = &value.ty else { return name };
-        let small = value.tensor.as_ref().filter(|t| data && t.len() <= self.options.weight_elements);
+        // An input may leave sizes open that its default has.
+        let stored = value.tensor.as_ref().filter(|_| data);
+        let own = stored.map(|t| Type::new(t.dtype(), t.dims().iter().copied()));
+        let ty = own.as_ref().unwrap_or(ty);
+        let small = stored.filter(|t| t.len() <= self.options.weight_elements);
         match small.and_then(data::write) {
             Some(elements) => format!("{ty} {name} = {{{elements}}}"),
             None => format!("{ty} {name}"),
