@@ -67,11 +67,15 @@ impl Row {
         let set = self.variant.example.iter().map(|(key, value)| format!(" --set {key}={value}"));
         [self.method.name.to_string()].into_iter().chain(set).collect()
     }
+    /// What of it stands in fused graphs and in files: of a formula of training only, the method's first variant.
+    fn lasting(&self) -> &'static Variant {
+        if self.variant.peft.types.is_empty() { &self.method.variants[0] } else { self.variant }
+    }
     fn peft_type(&self) -> &'static str {
-        self.variant.peft.types.first().copied().unwrap_or("none")
+        self.lasting().peft.types.first().copied().unwrap_or("none")
     }
     fn has_kernel(&self) -> bool {
-        graft_kernels::all().any(|kernel| kernel.name == self.variant.function)
+        graft_kernels::all().any(|kernel| kernel.name == self.lasting().function)
     }
     fn texts(&self) -> Vec<String> {
         let yes = |is: bool| if is { "yes" } else { "no" }.to_string();
