@@ -1,7 +1,7 @@
 //! Ops that the table writes with others, where no kernel serves them: they become those others.
 use super::gemm;
 use crate::Context;
-use graft_ir::{Builder, Graph, Node, OpDef, Result, Type, infer, ops};
+use graft_ir::{Builder, Code, Graph, Node, OpDef, Result, Type, infer, ops};
 
 /// Replaces each such op by its body, so that pairs find what it is made of, and its gradient computes nothing twice.
 /// Where a rank is not known, the op stays; so do products that `gemm` knows better.
@@ -12,8 +12,21 @@ pub(super) fn expand(graph: &Graph, ctx: &mut Context<'_>) -> Result<Graph> {
     for node in std::mem::take(&mut b.graph.nodes) {
         match body(&node, b.graph, ctx).filter(|_| node.op != gemm::FUSED) {
             Some(body) => {
-                write_out(&node, body, &mut b)?;
-                n += 1;
+                let first = b.graph.nodes.len();
+                match write_out(&node, body, &mut b) {
+                    Ok(()) => n += 1,
+                    // A form that no body is written for is carried along.
+                    Err(e) if e.code == Code::UNKNOWN_OP => {
+                        let label = infer::node_label(b.graph, &node);
+                        (ctx.log)(&format!(
+                            "canonicalize: not written with other ops: `{label}`: {}",
+                            e.message
+                        ));
+                        b.graph.nodes.truncate(first);
+                        b.graph.nodes.push(node);
+                    }
+                    Err(e) => return Err(e),
+                }
             }
             None => b.graph.nodes.push(node),
         }

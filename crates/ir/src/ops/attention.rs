@@ -27,7 +27,7 @@ fn heads(node: &Node, attr: &str) -> Result<i64> {
 }
 
 /// `x` (batch, length, heads · size) as (batch, heads, length, size); nothing where it has rank 4 already.
-fn split_heads(b: &mut Builder<'_>, node: &Node, x: Value, attr: &str) -> Result<Value> {
+pub(super) fn split_heads(b: &mut Builder<'_>, node: &Node, x: Value, attr: &str) -> Result<Value> {
     match b.shape(x)?.len() {
         4 => Ok(x),
         3 => {
@@ -40,7 +40,7 @@ fn split_heads(b: &mut Builder<'_>, node: &Node, x: Value, attr: &str) -> Result
 }
 
 /// The inverse of [`split_heads`].
-fn join_heads(b: &mut Builder<'_>, x: Value) -> Result<Value> {
+pub(super) fn join_heads(b: &mut Builder<'_>, x: Value) -> Result<Value> {
     let split = b.transpose(x, &[0, 2, 1, 3])?;
     let sizes = b.ints("sizes", &[0, 0, -1])?;
     b.op("joined", "Reshape", &[split, sizes])
@@ -256,19 +256,31 @@ fn angles(b: &mut Builder<'_>, node: &Node, i: usize) -> Result<Value> {
 }
 
 /// The elements of `x` that are turned, turned.
-fn turn(b: &mut Builder<'_>, x: Value, &Turn { turned, interleaved, cos, sin }: &Turn) -> Result<Value> {
-    let (first, second) = match interleaved {
-        true => (part(b, x, 0, turned, 2)?, part(b, x, 1, turned, 2)?),
-        false => (part(b, x, 0, turned / 2, 1)?, part(b, x, turned / 2, turned, 1)?),
-    };
+fn turn(b: &mut Builder<'_>, x: Value, turn: &Turn) -> Result<Value> {
+    if turn.interleaved { turn_pairs(b, x, turn) } else { turn_halves(b, x, turn) }
+}
+
+/// `x · cos + [-second half | first half] · sin`, as those write it who rotate halves.
+fn turn_halves(b: &mut Builder<'_>, x: Value, &Turn { turned, cos, sin, .. }: &Turn) -> Result<Value> {
+    let is_all = b.shape(x)?.last().and_then(crate::Dim::as_const) == Some(turned);
+    let x = if is_all { x } else { part(b, x, 0, turned, 1)? };
+    let (cos, sin) = (b.concat("cos", &[cos, cos], -1)?, b.concat("sin", &[sin, sin], -1)?);
+    let straight = b.mul(x, cos)?;
+    let (first, second) = (part(b, x, 0, turned / 2, 1)?, part(b, x, turned / 2, i64::MAX, 1)?);
+    let negative = b.neg(second)?;
+    let across = b.concat("across", &[negative, first], -1)?;
+    let crossed = b.mul(across, sin)?;
+    b.add(straight, crossed)
+}
+
+/// The same for pairs that lie side by side.
+fn turn_pairs(b: &mut Builder<'_>, x: Value, &Turn { turned, cos, sin, .. }: &Turn) -> Result<Value> {
+    let (first, second) = (part(b, x, 0, turned, 2)?, part(b, x, 1, turned, 2)?);
     let mut combine = |with: Value, by: Value, op: &str| -> Result<Value> {
         let (one, other) = (b.mul(first, with)?, b.mul(second, by)?);
         b.op("turned", op, &[one, other])
     };
     let (real, imaginary) = (combine(cos, sin, "Sub")?, combine(sin, cos, "Add")?);
-    if !interleaved {
-        return b.concat("turned", &[real, imaginary], -1);
-    }
     let (real, imaginary) = (b.unsqueeze(real, &[-1])?, b.unsqueeze(imaginary, &[-1])?);
     let pairs = b.concat("pairs", &[real, imaginary], -1)?;
     let sizes = b.ints("sizes", &[0, 0, 0, turned])?;

@@ -3,10 +3,11 @@
 //! that is silent its CPU kernels, by which the file tests of these ops are judged.
 mod activation;
 mod attention;
+mod grouped;
 mod matmul;
 mod norm;
 
-use super::composed::composed;
+use super::{attention::part, composed::composed};
 use crate::{Attr, Builder, Code, Error, Node, OpDef, Result, Value};
 
 /// The family's table.
@@ -28,6 +29,12 @@ pub(super) const OPS: &[OpDef] = &[
         "y = alpha · a' · b', operands transposed",
     ),
     composed("com.microsoft.Gelu", 1, activation::gelu_alone, "y = x/2 · (1 + erf(x/√2))"),
+    composed(
+        "com.microsoft.GroupQueryAttention",
+        1,
+        grouped::group_query,
+        "causal attention of q to k and v of fewer heads, rotated or not",
+    ),
     composed("com.microsoft.MultiHeadAttention", 1, attention::multi_head, "attention of q, k and v"),
     composed("com.microsoft.QuickGelu", 1, activation::quick_gelu, "y = x · σ(alpha · x)"),
     composed("com.microsoft.RotaryEmbedding", 1, attention::rotary, "pairs (a, b) of x turned by an angle"),
@@ -72,8 +79,18 @@ fn refuse<T>(what: &str) -> Result<T> {
         .help("the op can be carried along in this form, but not run or differentiated"))
 }
 
-/// Element `at` of `x` along axis 0, without that axis.
-fn element(b: &mut Builder<'_>, x: Value, at: i64) -> Result<Value> {
+/// Consecutive parts of the last axis of `x`.
+fn cut(b: &mut Builder<'_>, x: Value, sizes: &[i64]) -> Result<Vec<Value>> {
+    let mut from = 0;
+    let mut next = |&size: &i64| {
+        from += size;
+        part(b, x, from - size, from, 1)
+    };
+    sizes.iter().map(&mut next).collect()
+}
+
+/// Element `at` of `x` along axis `axis`, without that axis.
+fn element(b: &mut Builder<'_>, x: Value, axis: i64, at: i64) -> Result<Value> {
     let index = b.constant("at", crate::Tensor::i64(&[], &[at]))?;
-    b.push("element", Node::new("Gather", &[x, index], &[]).with("axis", Attr::Int(0)))
+    b.push("element", Node::new("Gather", &[x, index], &[]).with("axis", Attr::Int(axis)))
 }

@@ -267,7 +267,9 @@ fn statistics(ctx: &mut Backward<'_, '_>) -> Result<(Value, Value)> {
 fn rms_norm(b: &mut Builder<'_>, node: &Node) -> Result<Vec<Value>> {
     let missing = |i: usize| Error::new(Code::TYPES, format!("operand {i} is missing"));
     let (x, scale) = (node.input(0).ok_or_else(|| missing(0))?, node.input(1).ok_or_else(|| missing(1))?);
-    let axes: Vec<i64> = trailing(node, b.shape(x)?.len())?.into_iter().map(|a| a as i64).collect();
+    let rank = b.shape(x)?.len();
+    // Counted from the end, as those who write a norm out do.
+    let axes: Vec<i64> = trailing(node, rank)?.into_iter().map(|a| a as i64 - rank as i64).collect();
     let wide = b.cast(x, stash_type(node)?)?;
     let square = b.mul(wide, wide)?;
     let mean = b.reduce_mean(square, &axes, true)?;

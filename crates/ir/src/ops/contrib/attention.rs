@@ -1,8 +1,8 @@
 //! Attention, and the rotation of its positions: masks and operands brought into the form of ONNX's own `Attention`.
-use super::{element, is_set, operand, plus, refuse};
+use super::{cut, element, is_set, operand, plus, refuse};
 use crate::{
     Attr, Builder, Code, Error, Node, Result, Value,
-    ops::attention::{attend, count_to, part, rotary_embedding},
+    ops::attention::{attend, count_to, rotary_embedding},
 };
 
 /// What is added to the scores of keys that a mask hides, where the node does not say.
@@ -15,20 +15,10 @@ fn n_heads(node: &Node, attr: &str) -> Result<i64> {
 }
 
 /// The size of the last axis, which must be a number.
-fn width(b: &Builder<'_>, x: Value) -> Result<i64> {
+pub(super) fn width(b: &Builder<'_>, x: Value) -> Result<i64> {
     let unknown =
         || Error::new(Code::TYPES, format!("the last size of `{}` must be a number", b.graph.name(x)));
     b.shape(x)?.last().and_then(crate::Dim::as_const).ok_or_else(unknown)
-}
-
-/// Consecutive parts of the last axis of `x`.
-fn cut(b: &mut Builder<'_>, x: Value, sizes: &[i64]) -> Result<Vec<Value>> {
-    let mut from = 0;
-    let mut next = |&size: &i64| {
-        from += size;
-        part(b, x, from - size, from, 1)
-    };
-    sizes.iter().map(&mut next).collect()
 }
 
 /// Operands x (batch, length, in), w (in, q + k + v), bias, mask, past, bias of the scores; results y and present.
@@ -49,7 +39,7 @@ pub(super) fn packed(b: &mut Builder<'_>, node: &Node) -> Result<Vec<Value>> {
     let parts = cut(b, product, &sizes)?;
     let [q, k, v] = parts[..] else { return refuse("other than three parts of a projection") };
     let past = match node.input(4) {
-        Some(past) => Some((element(b, past, 0)?, element(b, past, 1)?)),
+        Some(past) => Some((element(b, past, 0, 0)?, element(b, past, 0, 1)?)),
         None => None,
     };
     let call = Heads { q, k, v, past, mask: node.input(3), bias: node.input(5) };
@@ -64,13 +54,7 @@ pub(super) fn packed(b: &mut Builder<'_>, node: &Node) -> Result<Vec<Value>> {
 /// Operands q (batch, length, width), k and v, bias of all three, mask of keys, bias of the scores, past k, past v;
 /// results y, present k, present v.
 pub(super) fn multi_head(b: &mut Builder<'_>, node: &Node) -> Result<Vec<Value>> {
-    let q = operand(node, 0)?;
-    let (Some(k), Some(v)) = (node.input(1), node.input(2)) else {
-        return refuse("queries, keys and values packed into one operand");
-    };
-    if b.shape(k)?.len() == 5 {
-        return refuse("keys and values packed into one operand");
-    }
+    let (q, k, v) = unpacked(b, node)?;
     if node.input(8).is_some() || node.input(9).is_some() {
         return refuse("a past in a buffer of fixed size");
     }
@@ -84,6 +68,22 @@ pub(super) fn multi_head(b: &mut Builder<'_>, node: &Node) -> Result<Vec<Value>>
     let past = node.input(6).zip(node.input(7));
     let call = Heads { q, k, v, past, mask: node.input(4), bias: node.input(5) };
     Ok(call.attend(b, node)?[..3].to_vec())
+}
+
+/// q, k and v, of which the last two, or all, may be parts of one operand (batch, length, heads, parts, size).
+fn unpacked(b: &mut Builder<'_>, node: &Node) -> Result<(Value, Value, Value)> {
+    let q = operand(node, 0)?;
+    let mut part = |of: Value, at: i64| {
+        let part = element(b, of, 3, at)?;
+        let sizes = b.ints("sizes", &[0, 0, -1])?;
+        b.op("unpacked", "Reshape", &[part, sizes])
+    };
+    match (node.input(1), node.input(2)) {
+        (Some(k), Some(v)) => Ok((q, k, v)),
+        (Some(both), None) => Ok((q, part(both, 0)?, part(both, 1)?)),
+        (None, None) => Ok((part(q, 0)?, part(q, 1)?, part(q, 2)?)),
+        (None, Some(_)) => refuse("values without keys"),
+    }
 }
 
 /// q, k and v with their parts of the bias; keys and values that have an axis for the heads come from elsewhere and
@@ -102,7 +102,8 @@ struct Heads {
     k: Value,
     v: Value,
     past: Option<(Value, Value)>,
-    /// Numbers of keys (batch), or which keys are seen: (batch, keys) or (batch, queries, keys).
+    /// Numbers of keys (batch), or which keys are seen: (batch, keys), (batch, queries, keys) or, of queries from the
+    /// first on and at least as many keys as there are, (batch, 1, most, most).
     mask: Option<Value>,
     /// What is added to the scores.
     bias: Option<Value>,
@@ -135,12 +136,19 @@ impl Heads {
 
     /// 0 for keys that the mask shows and `hidden` for the others: (batch, 1, queries or 1, keys).
     fn additive(&self, b: &mut Builder<'_>, mask: Value, hidden: f64) -> Result<Value> {
+        let set = |b: &mut Builder<'_>, mask: Value| {
+            let zero = b.scalar_like("zero", 0.0, mask)?;
+            b.op("seen", "Greater", &[mask, zero])
+        };
         let seen = match b.shape(mask)?.len() {
             1 => self.below_length(b, mask)?,
             rank @ (2 | 3) => {
-                let zero = b.scalar_like("zero", 0.0, mask)?;
-                let seen = b.op("seen", "Greater", &[mask, zero])?;
+                let seen = set(b, mask)?;
                 b.unsqueeze(seen, if rank == 2 { &[1, 2] } else { &[1] })?
+            }
+            4 => {
+                let own = self.of_own_places(b, mask)?;
+                set(b, own)?
             }
             rank => return refuse(&format!("a mask of rank {rank}")),
         };
@@ -149,21 +157,34 @@ impl Heads {
         b.op("mask", "Where", &[seen, shown, hidden])
     }
 
+    /// The number of keys before those of this call, if there are any, and with them.
+    fn n_keys(&self, b: &mut Builder<'_>) -> Result<(Option<Value>, Value)> {
+        let axis = if b.shape(self.k)?.len() == 3 { 1 } else { 2 };
+        let n = b.size_of(self.k, axis)?;
+        let Some((past, _)) = self.past else { return Ok((None, n)) };
+        let before = b.size_of(past, 2)?;
+        Ok((Some(before), b.add(before, n)?))
+    }
+
     /// Which keys come before each row's length.
     fn below_length(&self, b: &mut Builder<'_>, lengths: Value) -> Result<Value> {
         if b.shape(lengths)?[0].never_equals(&b.shape(self.q)?[0]) {
             return refuse("a mask of first and last places");
         }
-        let axis = if b.shape(self.k)?.len() == 3 { 1 } else { 2 };
-        let mut n = b.size_of(self.k, axis)?;
-        if let Some((past, _)) = self.past {
-            let before = b.size_of(past, 2)?;
-            n = b.add(before, n)?;
-        }
+        let (_, n) = self.n_keys(b)?;
         let places = count_to(b, n)?;
         let places = b.cast_like(places, lengths)?;
         let lengths = b.unsqueeze(lengths, &[1, 2, 3])?;
         b.op("seen", "Less", &[places, lengths])
+    }
+
+    /// The part of a mask of all places that is of the queries, whose places follow the past, and the keys.
+    fn of_own_places(&self, b: &mut Builder<'_>, mask: Value) -> Result<Value> {
+        let (before, n) = self.n_keys(b)?;
+        let zero = b.ints("first", &[0])?;
+        let (first, axes) = (before.unwrap_or(zero), b.ints("axes", &[2, 3])?);
+        let (from, to) = (b.concat("from", &[first, zero], 0)?, b.concat("to", &[n, n], 0)?);
+        b.op("own", "Slice", &[mask, from, to, axes])
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) const CASES: &[Case] = &[
     }),
     case("com.microsoft.FusedMatMul", fused_matmul),
     case("com.microsoft.Gelu", |d| d.unary(Draw::any)),
+    case("com.microsoft.GroupQueryAttention", group_query),
     case("com.microsoft.MultiHeadAttention", multi_head),
     case("com.microsoft.QuickGelu", |d| d.unary(Draw::any).with("alpha", Attr::Float(0.75))),
     case("com.microsoft.RotaryEmbedding", rotary),
@@ -121,6 +122,34 @@ fn multi_head(d: &mut Draw) -> Example {
     }
     example = example.int("num_heads", heads as i64).with("mask_filter_value", Attr::Float(-2.0));
     if d.coin() { example.int("unidirectional", 1) } else { example.with("scale", Attr::Float(0.75)) }
+}
+
+/// Two heads of queries for each of keys and values, side by side or not, turned or not, with a past or without.
+fn group_query(d: &mut Draw) -> Example {
+    let (batch, n, shared, size) = (d.positive().min(2), d.positive().min(3), 1 + d.below(2), 2);
+    let (of_q, of_k) = (2 * shared * size, shared * size);
+    let (is_packed, room, is_turned) = (d.coin(), if d.coin() { 3 } else { 0 }, d.coin());
+    let q = d.any(&[batch, n, if is_packed { of_q + 2 * of_k } else { of_q }]);
+    let mut example = d.with_known_sizes().node().x(q);
+    for _ in 0..2 {
+        example = if is_packed { example.absent() } else { example.x(d.any(&[batch, n, of_k])) };
+    }
+    for _ in 0..2 {
+        example = if room > 0 { example.x(d.any(&[batch, shared, room, size])) } else { example.absent() };
+    }
+    let most = n + room;
+    let lengths = narrow(d.ints(&[batch], n as i64 - 1, most as i64));
+    example = example.fed(lengths).fed(narrow(Array::int(DType::Int64, vec![], vec![most as i64])));
+    for _ in 0..2 {
+        example = if is_turned { example.x(d.any(&[8, size / 2])) } else { example.absent() };
+    }
+    example = example.int("num_heads", 2 * shared as i64).int("kv_num_heads", shared as i64);
+    example = example.int("do_rotary", is_turned.into());
+    match d.below(3) {
+        0 => example.int("local_window_size", 2),
+        1 => example.with("softcap", Attr::Float(0.75)),
+        _ => example.with("scale", Attr::Float(0.75)),
+    }
 }
 
 /// Places are `int32` in these ops.
