@@ -31,6 +31,34 @@ fn a_full_disk_leaves_nothing_behind() {
     }
 }
 
+/// The superuser writes where others may not, unless that right is given up.
+const AS_OTHERS: &str = "ulimit -v 8388608; \
+    [ \"$(id -u)\" = 0 ] && exec setpriv --bounding-set=-dac_override,-dac_read_search \"$0\" \"$@\"";
+
+#[test]
+fn a_folder_that_may_not_be_written_is_refused_and_stays_as_it_is() {
+    let sandbox = sandbox();
+    let locked = sandbox.path("locked");
+    std::fs::create_dir(&locked).expect("a folder");
+    let only_read = std::os::unix::fs::PermissionsExt::from_mode(0o555);
+    std::fs::set_permissions(&locked, only_read).expect("its permissions can be set");
+    let before = sandbox.content();
+    for line in [
+        "inject tiny.onnx --targets up -o locked/out.onnx",
+        "merge tiny.onnx --adapter adapter -o locked/out.onnx",
+        "opt tiny.onnx -o locked/out.onnxtxt",
+        "run tiny.onnx --inputs in.npz -o locked/out.npz",
+        "train tiny.onnx --data data.jsonl --loss cross-entropy --targets up --steps 1 --out locked/run",
+        "render tiny.onnx -o locked/out.svg",
+    ] {
+        let outcome = Outcome::of(sandbox.command_after(AS_OTHERS, line), line);
+        assert_eq!((outcome.code, outcome.crash()), (1, None), "{line}: {}", outcome.stderr);
+        let says = ["error[G0205]: ", "Permission denied"].map(|words| outcome.stderr.contains(words));
+        assert_eq!(says, [true; 2], "{line}: {}", outcome.stderr);
+        assert_eq!(sandbox.content(), before, "{line}");
+    }
+}
+
 #[test]
 fn a_full_disk_while_training_ends_the_run_with_whole_files() {
     let sandbox = sandbox();
