@@ -123,10 +123,10 @@ impl Case {
         format!("method={},rank={}{alpha}{settings},targets=re:.*", self.method.name, form.rank)
     }
     pub(crate) fn inject(&self, form: Form) -> String {
-        format!("inject{{{},inputs=true}}", self.options(form))
+        format!("inject{{{}}}", self.options(form))
     }
     pub(crate) fn training(&self, form: Form) -> String {
-        format!("inject{{{},inputs=true,training=true}}", self.options(form))
+        format!("inject{{{},training=true}}", self.options(form))
     }
     /// How far an adapter at its initial state may put a result of `base`, by rounding alone: the norms that it begins
     /// with are rounded to `float`, and some more roundings follow where all is; a rewritten linear multiplies its
@@ -179,8 +179,20 @@ pub(crate) fn noise(dims: &[usize], seed: u64, id: u64) -> Array {
     Array::float(graft_ir::DType::Float, dims.to_vec(), (0..n).map(draw).collect())
 }
 
+/// What passes make, with trained weights as inputs that can be fed.
 pub(crate) fn run(spec: &str, graph: &Graph, adapter: Option<&BTreeMap<String, Tensor>>) -> Graph {
-    try_run(spec, graph, adapter).unwrap_or_else(|e| panic!("{spec}: {e}"))
+    let mut made = try_run(spec, graph, adapter).unwrap_or_else(|e| panic!("{spec}: {e}"));
+    for weight in inject::trainable(&made) {
+        if !made.inputs.contains(&weight) {
+            made.inputs.push(weight);
+        }
+    }
+    made
+}
+
+/// What passes make.
+pub(crate) fn plain(spec: &str, graph: &Graph) -> Graph {
+    try_run(spec, graph, None).unwrap_or_else(|e| panic!("{spec}: {e}"))
 }
 
 pub(crate) fn try_run(

@@ -20,7 +20,7 @@ proptest! {
         for case in cases() {
             let form = case.fitted(form);
             let base = base(form);
-            let adapted = run(&case.inject(form).replace(",inputs=true", ""), &base, None);
+            let adapted = plain(&case.inject(form), &base);
             let x = feeds(&base, form);
             for precision in [Precision::Exact, Precision::Native] {
                 // A Gemm rounds product and bias at once, the adapted one rounds between them.
@@ -90,11 +90,11 @@ proptest! {
         for case in drawing() {
             let form = case.fitted(form);
             let base = base(form);
-            let spec = case.training(form).replace(",inputs=true", "");
+            let spec = case.training(form);
             let x = feeds(&base, form);
             let counters = |step| [5, step].map(|n| Some(Array::int(graft_ir::DType::Int64, vec![], vec![n])));
             let at = |graph: &Graph, step| exact(graph, &[&x[..], &counters(step)].concat()).remove(0);
-            let mut adapted = run(&spec, &base, None);
+            let mut adapted = plain(&spec, &base);
             let before = exact(&base, &x).remove(0);
             let allowed = case.rounding(&base, form.layout, Precision::Exact, &before);
             prop_assert!(difference(&before, &at(&adapted, 1)).unwrap().0 <= allowed, "{}", case.label());
@@ -146,7 +146,7 @@ proptest! {
         for case in cases() {
             let form = case.fitted(form);
             let base = base(form);
-            let mut adapted = run(&case.inject(form).replace(",inputs=true", ""), &base, None);
+            let mut adapted = plain(&case.inject(form), &base);
             train(&mut adapted, form);
             let merge = try_run("merge", &adapted, None);
             if case.variant.merged().is_none() {
