@@ -40,7 +40,7 @@ def main():
         graft(binary, *line, "--method", *method, "--rank", 4, "-o", out, "--force")
         steps = Steps(out)
         weights = {name for name, _ in steps.pairs if name.rsplit(".", 1)[-1] not in ("m", "v")}
-        for name in weights & steps.state.keys():
+        for name in sorted(weights & steps.state.keys()):
             x = steps.state[name]
             steps.state[name] = (x + rng.normal(0, 0.05, x.shape)).astype(x.dtype)
         fed = steps.feeds(batch, 1e-3, 3, seed=7)
