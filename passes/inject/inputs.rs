@@ -1,7 +1,8 @@
 //! Adapters as inputs of a graph: a model takes any adapter of its method by name, as ONNX Runtime's `LoraAdapter` gives it.
 //! The scale is in `b`, so that a model knows no adapter's rank or alpha.
 use super::{
-    Adapter, Axis, Config, FileForm, METHODS, Method, Variant, Weight, adapters, plan::Planned, sizes::Sizes,
+    Adapter, Axis, Config, FileForm, METHODS, Method, Variant, Weight, adapters, method::SCALE,
+    plan::Planned, sizes::Sizes,
 };
 use crate::ranks;
 use graft_ir::{Code, Error, Graph, Result, Tensor, error::nearest};
@@ -22,8 +23,7 @@ pub enum Inputs {
     Scale,
 }
 
-/// The role of the scale, and of the weight that takes it where weights are inputs.
-const SCALE: &str = "scale";
+/// The role of the weight that takes the scale where weights are inputs.
 const SCALED: &str = "b";
 
 impl FromStr for Inputs {
@@ -67,7 +67,7 @@ impl Inputs {
                 let is_rank = |(i, axis): (usize, &Axis)| (*axis == Axis::Rank).then_some(i);
                 let ranks = form.axes.iter().enumerate().filter_map(is_rank);
                 let free = if takes_any_rank(planned) { ranks.collect() } else { Vec::new() };
-                let factor = if role == SCALED { scale(planned).unwrap_or(1.0) } else { 1.0 };
+                let factor = if role == SCALED { planned.parts.scale().unwrap_or(1.0) } else { 1.0 };
                 Some(Fed { name: named(form.input), factor, free })
             }
             None if self == Inputs::Scale && role == SCALE => {
@@ -79,7 +79,7 @@ impl Inputs {
     /// The settings that a planned adapter has here: where its weights are inputs, those by which the scale is 1.
     pub(super) fn config(self, planned: &Planned<'_>) -> Config {
         let mut config = planned.config.clone();
-        if let Some(scale) = scale(planned).filter(|_| self != Inputs::None) {
+        if let Some(scale) = planned.parts.scale().filter(|_| self != Inputs::None) {
             // Of nothing, which a scale of 0 leaves, any alpha is right.
             config.alpha = if scale == 0.0 { config.rank as f64 } else { config.alpha / scale };
         }
@@ -106,15 +106,6 @@ impl Inputs {
                 (dims.into_iter().enumerate().map(size).collect(), Vec::new())
             }
         }
-    }
-}
-
-/// The scale of a planned adapter, where it has one.
-fn scale(planned: &Planned<'_>) -> Option<f64> {
-    let weight = planned.parts.weights.iter().find(|w| w.role == SCALE)?;
-    match weight.init {
-        super::Init::Constant(scale) => Some(scale),
-        _ => None,
     }
 }
 
@@ -242,7 +233,7 @@ fn adapter(path: &str, sizes: &Sizes, method: &'static Method, variant: &'static
     let config = Config::new(method, rank, 1.0, settings);
     let parts = (method.parts)(&linear, &config)?;
     let planned = Planned { linear: &linear, config, variant, parts };
-    let alpha = scale(&planned).map_or(1.0, |scale| 1.0 / scale);
+    let alpha = planned.parts.scale().map_or(1.0, |scale| 1.0 / scale);
     let Config { settings, .. } = planned.config;
     Ok(Adapter {
         target: path.into(),

@@ -7,6 +7,9 @@ use std::{collections::BTreeMap, str::FromStr, sync::OnceLock};
 /// The value of a method's function that is the linear that was there.
 pub(super) const BASE: &str = "base";
 
+/// The role of the constant weight that is the factor of what an adapter adds.
+pub(super) const SCALE: &str = "scale";
+
 /// Every adapter method, alphabetically.
 pub const METHODS: &[Method] =
     &[adalora::ADALORA, bat::BAT, bone::BONE, hydra::HYDRA, lora::LORA, salora::SALORA, tri::TRI];
@@ -108,9 +111,9 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// The factor of what the adapter adds: the constant weight that is called `scale`.
+    /// The factor of what the adapter adds, where it has one.
     pub(super) fn scale(&self) -> Option<f64> {
-        self.weights.iter().find(|w| w.role == "scale").and_then(|w| match w.init {
+        self.weights.iter().find(|w| w.role == SCALE).and_then(|w| match w.init {
             Init::Constant(scale) => Some(scale),
             _ => None,
         })

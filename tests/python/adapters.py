@@ -14,12 +14,12 @@ checks, and prints:
 """
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from binary import Binary
 from safetensors.numpy import load_file, save_file
 
 DATA = Path(__file__).parent.parent / "data/parity"
@@ -44,21 +44,13 @@ METHODS = {
 }
 
 
-class Suite:
+class Suite(Binary):
     def __init__(self, binary, folder):
-        self.binary, self.folder = binary, folder
+        super().__init__(binary, folder)
         self.base = DATA / "base.onnx"
         rows = dict(np.load(DATA / "train.npz"))
         names = [i.name for i in session(self.base).get_inputs()]
         self.feeds = {name: rows[name][:4] for name in names}
-
-    def graft(self, *arguments):
-        """Runs the binary; returns what it writes to stdout."""
-        command = [self.binary, "--quiet", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            sys.exit(f"FAILED ({done.returncode}): {' '.join(command)}\n{done.stderr}")
-        return done.stdout
 
     def outputs(self, model, *adapters, **more):
         """ONNX Runtime's outputs, with these adapters active."""

@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
+from binary import Binary
 from interpret import Interpreted
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import BertConfig, BertModel
@@ -104,18 +105,7 @@ class Encoder(torch.nn.Module):
         return self.bert(input_ids, attention_mask, token_type_ids).last_hidden_state
 
 
-class Suite:
-    def __init__(self, binary, folder):
-        self.binary, self.folder = binary, folder
-
-    def graft(self, *arguments):
-        """Runs the binary; returns what it writes to stdout."""
-        command = [self.binary, "--quiet", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            sys.exit(f"FAILED ({done.returncode}): {' '.join(command)}\n{done.stderr}")
-        return done.stdout
-
+class Suite(Binary):
     def run(self, model, feeds):
         """The outputs of a model by `graft run`."""
         np.savez(self.folder / "feeds.npz", **feeds)

