@@ -9,6 +9,7 @@ mod bat;
 pub mod bone;
 mod call;
 pub mod cuda;
+mod device;
 mod dora;
 mod elementwise;
 mod extended;
@@ -36,6 +37,7 @@ mod tri;
 mod window;
 
 pub use call::{Call, Operand, View, ViewMut, axis, extent, is_row_major, row_major};
+pub use device::Device;
 pub use memory::{ALIGN, Memory, borrow};
 pub use movement::copy;
 pub use threads::Threads;
@@ -65,6 +67,8 @@ pub struct Kernel {
     pub in_place: &'static [(usize, usize)],
     /// Floating-point operations.
     pub flops: Count<u64>,
+    /// How a CUDA device does the same.
+    pub device: Device,
 }
 
 /// A set of operands.
@@ -101,6 +105,7 @@ impl Kernel {
             in_place: &[],
             // One operation for each element of the result.
             flops: |_, _, results| results.first().map_or(0, |dims| dims.iter().product::<usize>() as u64),
+            device: Device::NONE,
         }
     }
     const fn strided(mut self, operands: Operands) -> Kernel {
@@ -117,6 +122,10 @@ impl Kernel {
     }
     const fn flops(mut self, count: Count<u64>) -> Kernel {
         self.flops = count;
+        self
+    }
+    const fn device(mut self, device: Device) -> Kernel {
+        self.device = device;
         self
     }
 }

@@ -7,14 +7,14 @@ mod cpu;
 pub mod cuda;
 
 use crate::{
-    Kernel, Operands,
+    Device, Kernel, Operands,
     extended::{bytes, flops, n_rows, supports},
 };
 
 pub(crate) const KERNELS: &[Kernel] = &[
-    forward("graft.Bone"),
+    forward("graft.Bone").device(Device::launches(cuda::forward)),
     forward("graft.BoneMini"),
-    gradient("graft.BoneGrad"),
+    gradient("graft.BoneGrad").device(Device::launches(cuda::gradient)),
     gradient("graft.BoneMiniGrad"),
 ];
 

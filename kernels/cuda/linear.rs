@@ -1,7 +1,7 @@
 //! What the plans of adapted linears share: sizes, and launches of the extended product and of the pass over dy.
 use super::{
     Argument::{self, Int},
-    Buffer, Element, Instance, Launch, Slabs, Tile, Traffic,
+    Buffer, Dropout, Element, Launch, Module, Site, Slabs, Tile, Traffic, main_tile,
 };
 
 /// The sizes of an adapted linear.
@@ -30,10 +30,55 @@ impl Sizes {
         // A grid has at most 65535 rows of tiles, of 64 elements at least.
         all.iter().all(|&n| n > 0 && n < 64 * 65_535) && self.rank <= LARGEST_RANK
     }
-    /// What the sources are compiled for.
-    pub(crate) fn instance(&self, element: Element, tile: Tile) -> Instance {
-        // Powers of two keep the number of instances small.
-        Instance { element, tile, rank: self.rank.next_power_of_two().max(16) }
+}
+
+/// An adapted linear, and how its kernels are compiled and launched.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Linear {
+    /// Its sizes.
+    pub sizes: Sizes,
+    /// The element type of activations and weights.
+    pub element: Element,
+    /// That of the weights' gradients.
+    pub gradient: Element,
+    /// How large products are cut.
+    pub tile: Tile,
+    /// What the adapter reads x with.
+    pub dropout: Dropout,
+}
+
+impl Linear {
+    /// One without dropout, whose weights' gradients are floats.
+    pub fn new(sizes: Sizes, element: Element, tile: Tile) -> Linear {
+        Linear { sizes, element, gradient: Element::F32, tile, dropout: Dropout::NONE }
+    }
+    /// That of the operands x (…, in), w (in, out) and a (in, rank) with these numbers, if the kernels serve it.
+    pub(crate) fn of(site: &Site<'_>, [x, w, a]: [usize; 3]) -> Option<Linear> {
+        Linear::with_rank(site, [x, w], site.input(a)?.cols())
+    }
+    /// That of the operands x (…, in) and w (in, out) with these numbers and an adapter of this rank.
+    pub(crate) fn with_rank(site: &Site<'_>, [x, w]: [usize; 2], rank: usize) -> Option<Linear> {
+        let element = site.element(x)?;
+        let (x, w) = (site.input(x)?, site.input(w)?);
+        let sizes = Sizes { tokens: x.rows(), n_in: x.cols(), n_out: w.cols(), rank };
+        let tile = main_tile(site.target, [sizes.tokens, sizes.n_out, sizes.n_in], element);
+        sizes.are_served().then(|| Linear { gradient: element, ..Linear::new(sizes, element, tile) })
+    }
+    /// The rank as the sources are compiled for: powers of two keep the number of modules small.
+    pub(crate) fn padded_rank(&self) -> usize {
+        self.sizes.rank.next_power_of_two().max(16)
+    }
+    /// A source, compiled for it.
+    pub(crate) fn module(&self, path: &'static str) -> Module {
+        Module::file(path).element(self.element).tile(self.tile).rank(self.padded_rank())
+    }
+    /// The tile of its products with as few columns as the rank.
+    pub(crate) fn rank_tile(&self) -> Tile {
+        rank_tile(self.padded_rank())
+    }
+    /// A large product of (rows, cols, depth).
+    pub(crate) fn product(&self, sizes: [usize; 3], along_k: [bool; 2]) -> Product {
+        Product { sizes, tile: self.tile, along_k, slabs: 1, element: self.element }
     }
 }
 
@@ -48,6 +93,8 @@ pub(crate) struct Product {
     pub(crate) tile: Tile,
     pub(crate) along_k: [bool; 2],
     pub(crate) slabs: usize,
+    /// The elements of both factors.
+    pub(crate) element: Element,
 }
 
 impl Product {
@@ -55,19 +102,19 @@ impl Product {
     pub(crate) fn launch(
         &self,
         kernel: &'static str,
-        instance: Instance,
+        module: Module,
         arguments: Vec<Argument>,
         result_bytes: usize,
     ) -> Launch {
-        let ([m, n, k], tile, bytes) = (self.sizes, self.tile, instance.element.bytes());
+        let ([m, n, k], tile, bytes) = (self.sizes, self.tile, self.element.bytes());
         let (across, down) = (n.div_ceil(tile.n), m.div_ceil(tile.m));
         let stored = (m * n * self.slabs * result_bytes) as u64;
         Launch {
             kernel,
-            instance,
+            module,
             grid: [across, down, self.slabs],
             block: tile.threads(),
-            shared: tile.shared(instance.element, self.along_k),
+            shared: tile.shared(self.element, self.along_k),
             arguments,
             traffic: Traffic {
                 flops: 2 * (m * n * k) as u64,
@@ -85,25 +132,26 @@ pub(crate) fn arguments(buffers: &[Buffer], sizes: &[usize], others: &[Argument]
 }
 
 /// The pass over dy that makes the gradient in rank space and a slab's part of that of the up-projection.
-pub(crate) struct RankGrad {
-    pub(crate) sizes: Sizes,
+pub(crate) struct RankGrad<'a> {
+    pub(crate) linear: &'a Linear,
     pub(crate) slabs: Slabs,
 }
 
-impl RankGrad {
+impl RankGrad<'_> {
     /// Its launch; what the kernel takes before the tiles of a slab is `arguments`.
     pub(crate) fn launch(
         &self,
         kernel: &'static str,
-        instance: Instance,
+        module: Module,
         mut arguments: Vec<Argument>,
     ) -> Launch {
-        let Sizes { tokens, n_out, rank, .. } = self.sizes;
-        let (up, bytes, tiles) = (rank * n_out, instance.element.bytes(), tokens.div_ceil(RANK_GRAD));
+        let Sizes { tokens, n_out, rank, .. } = self.linear.sizes;
+        let (up, bytes, tiles) = (rank * n_out, self.linear.element.bytes(), tokens.div_ceil(RANK_GRAD));
         // Panels of what was saved (once), and of dy and the weight (twice): rows of 64 elements, or of the rank, and
         // 16 bytes.
-        let saved = RANK_GRAD * (instance.rank * bytes + 16);
-        let stage = (RANK_GRAD + instance.rank) * (RANK_GRAD * bytes + 16);
+        let padded = self.linear.padded_rank();
+        let saved = RANK_GRAD * (padded * bytes + 16);
+        let stage = (RANK_GRAD + padded) * (RANK_GRAD * bytes + 16);
         let read_once = ((tokens * n_out + 2 * tokens * rank) * bytes) as u64;
         let parts = 4 * (self.slabs.n * up) as u64;
         // Each tile after the first of a slab adds to what the one before it stored.
@@ -111,7 +159,7 @@ impl RankGrad {
         arguments.push(Int(self.slabs.steps_per_slab as i32));
         Launch {
             kernel,
-            instance,
+            module,
             grid: [self.slabs.n, 1, 1],
             block: 128,
             shared: saved + 2 * stage,

@@ -1,6 +1,6 @@
 //! NVRTC, NVIDIA's compiler as a library: from a source to PTX and machine code, with no GPU and no driver. It is found at
 //! run time; a machine without it gets an error.
-use super::{FILES, Instance, Source};
+use super::{HEADERS, Module};
 use cudarc::nvrtc::{result, sys};
 use graft_ir::{Code, Error, Result};
 use libloading::Library;
@@ -67,30 +67,35 @@ impl Drop for Program {
     }
 }
 
-/// Compiles a source for an architecture such as `sm_80`.
+/// The options that every module is compiled with, for an architecture such as `sm_80`.
 ///
-/// # Errors
-/// If the source does not compile; the message holds the compiler's.
-pub fn compile(source: &Source, instance: &Instance, arch: &str) -> Result<Image> {
-    let text = |s: &str| CString::new(s).map_err(|e| Error::new(Code::VALUE, e.to_string()));
-    let headers: Vec<CString> = FILES.iter().map(|(_, t)| text(t)).collect::<Result<_>>()?;
-    let names: Vec<CString> = FILES.iter().map(|(name, _)| text(name)).collect::<Result<_>>()?;
-    let at = FILES.iter().position(|(path, _)| *path == source.path);
-    let at = at.ok_or_else(|| Error::new(Code::VALUE, format!("no source is called `{}`", source.path)))?;
-    let program = create(&headers[at], &names[at], &headers, &names)?;
+/// The compiler contracts nothing by itself: what is rounded where stands in the sources, as for the host.
+pub fn options(module: &Module, arch: &str) -> Vec<String> {
     let mut options = vec!["--std=c++20".to_string(), "--fmad=false".into(), "--ptxas-options=-v".into()];
     options.push(format!("--gpu-architecture={arch}"));
-    options.extend(instance.options());
+    options.extend(module.options());
+    options
+}
+
+/// Compiles a module for an architecture such as `sm_80`.
+///
+/// # Errors
+/// If it does not compile; the message holds the compiler's.
+pub fn compile(module: &Module, arch: &str) -> Result<Image> {
+    let text = |s: &str| CString::new(s).map_err(|e| Error::new(Code::VALUE, e.to_string()));
+    let headers: Vec<CString> = HEADERS.iter().map(|(_, t)| text(t)).collect::<Result<_>>()?;
+    let names: Vec<CString> = HEADERS.iter().map(|(name, _)| text(name)).collect::<Result<_>>()?;
+    let source = module.source();
+    let source = source.ok_or_else(|| Error::new(Code::VALUE, format!("no source is called `{module}`")))?;
+    let program = create(&text(source)?, &text(module.path())?, &headers, &names)?;
+    let options = options(module, arch);
     // SAFETY: the program was created above and is not destroyed yet.
     let outcome = unsafe { result::compile_program(program.0, &options) };
     // SAFETY: as above.
     let log = unsafe { result::get_program_log(program.0) }.map_err(|e| failed("log", e))?;
     let log = string(&log);
     if let Err(e) = outcome {
-        return Err(Error::new(
-            Code::DEVICE,
-            format!("`{}` does not compile for {arch}: {e}\n{log}", source.path),
-        ));
+        return Err(Error::new(Code::DEVICE, format!("`{module}` does not compile for {arch}: {e}\n{log}")));
     }
     // SAFETY: as above; it has been compiled.
     let ptx = unsafe { result::get_ptx(program.0) }.map_err(|e| failed("PTX", e))?;

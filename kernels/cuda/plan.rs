@@ -1,4 +1,6 @@
 //! Launch plans: what to launch, with which geometry and which arguments, and what it costs.
+use super::Module;
+use graft_ir::DType;
 
 /// The element type of activations and weights; sums and the gradients of weights are always `f32`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -12,6 +14,15 @@ pub enum Element {
 }
 
 impl Element {
+    /// The one that holds numbers of this type.
+    pub fn of(dtype: DType) -> Option<Element> {
+        match dtype {
+            DType::Bfloat16 => Some(Element::Bf16),
+            DType::Float16 => Some(Element::F16),
+            DType::Float => Some(Element::F32),
+            _ => None,
+        }
+    }
     /// Its name in the sources.
     pub fn name(self) -> &'static str {
         match self {
@@ -63,29 +74,6 @@ impl Tile {
             rows * (cols * element.bytes() + 16)
         };
         self.stages * (panel(self.m, along_k[0]) + panel(self.n, along_k[1]))
-    }
-}
-
-/// What a source is compiled for.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Instance {
-    /// The element type.
-    pub element: Element,
-    /// The tile of large products.
-    pub tile: Tile,
-    /// The rank, rounded up to a multiple of 16.
-    pub rank: usize,
-}
-
-impl Instance {
-    /// The options of the compiler that select it.
-    pub fn options(&self) -> Vec<String> {
-        let Tile { m, n, k, warps: [wm, wn], stages } = self.tile;
-        vec![
-            format!("-DGRAFT_ELEMENT={}", self.element.name()),
-            format!("-DGRAFT_TILE={m},{n},{k},{wm},{wn},{stages}"),
-            format!("-DGRAFT_RANK={}", self.rank),
-        ]
     }
 }
 
@@ -144,8 +132,8 @@ impl std::ops::Add for Traffic {
 pub struct Launch {
     /// The kernel's name.
     pub kernel: &'static str,
-    /// What its source is compiled for.
-    pub instance: Instance,
+    /// Where it is defined.
+    pub module: Module,
     /// Blocks along x, y and z.
     pub grid: [usize; 3],
     /// Threads of a block, along x.
@@ -171,6 +159,10 @@ impl Plan {
     /// What all launches cost together.
     pub fn traffic(&self) -> Traffic {
         self.launches.iter().fold(Traffic::default(), |sum, l| sum + l.traffic)
+    }
+    /// Result `i` of a call, or room for its `bytes` where nobody wants it but the kernels themselves.
+    pub(crate) fn result(&mut self, is_wanted: bool, i: usize, bytes: usize) -> Buffer {
+        if is_wanted { Buffer::Result(i) } else { self.reserve(bytes) }
     }
     /// Room for `bytes` more of workspace, aligned as device memory is.
     pub(crate) fn reserve(&mut self, bytes: usize) -> Buffer {

@@ -1,38 +1,33 @@
 //! The sources that make up the device's side of the kernels, and the kernels in them.
-use super::{Element, Tile};
+use super::{Element, Module, Target, Tile, split};
+use crate::{bone, lora};
 
-/// A file that is compiled, and the kernels it defines.
+/// A file that is compiled, and the kernels that it defines.
 #[derive(Debug)]
 pub struct Source {
     /// Its path below `kernels`.
     pub path: &'static str,
+    /// What it holds.
+    pub text: &'static str,
     /// The names of its kernels.
     pub kernels: &'static [&'static str],
-    /// The element types that it can be compiled for.
-    pub elements: &'static [Element],
+    /// Those of them that multiply matrices: with 16-bit elements they have to use tensor cores.
+    pub products: &'static [&'static str],
+    /// Examples of what it is compiled for, among them whatever takes the most registers.
+    pub modules: fn(Module) -> Vec<Module>,
 }
 
-/// Any element type.
-const ALL: &[Element] = &[Element::Bf16, Element::F16, Element::F32];
+/// The sources, by family.
+const FAMILIES: &[&[Source]] = &[bone::cuda::SOURCES, lora::cuda::SOURCES, split::SOURCES];
 
-/// The files that are compiled.
-pub const KERNELS: &[Source] = &[
-    Source {
-        path: "bone/bone.cu",
-        kernels: &["bone_fold", "bone_forward", "bone_input_grad", "bone_rank_grad"],
-        elements: ALL,
-    },
-    Source { path: "cuda/slabs.cu", kernels: &["sum_slabs"], elements: &[Element::F32] },
-    Source {
-        path: "lora/lora.cu",
-        kernels: &["lora_down", "lora_down_grad", "lora_forward", "lora_input_grad", "lora_rank_grad"],
-        elements: ALL,
-    },
-];
+/// Every source.
+pub fn sources() -> impl Iterator<Item = &'static Source> {
+    FAMILIES.iter().copied().flatten()
+}
 
-/// The source that defines a kernel.
-pub fn source_of(kernel: &str) -> Option<&'static Source> {
-    KERNELS.iter().find(|s| s.kernels.contains(&kernel))
+/// What a source holds.
+pub(crate) fn text_of(path: &str) -> Option<&'static str> {
+    sources().find(|s| s.path == path).map(|s| s.text)
 }
 
 /// The tiles of large products that sources are compiled for: small products, and large ones.
@@ -41,17 +36,35 @@ pub const TILES: &[Tile] = &[
     Tile { m: 128, n: 128, k: 32, warps: [2, 4], stages: 3 },
 ];
 
-/// Every file, with its path below `kernels` and its text.
-pub const FILES: &[(&str, &str)] = &[
-    ("bone/bone.cu", include_str!("../bone/bone.cu")),
+/// The tile for a product of (rows, cols, depth): the large one where the grid has enough blocks of it.
+pub(crate) fn main_tile(target: Target, [m, n, _]: [usize; 3], element: Element) -> Tile {
+    let blocks = |tile: Tile| m.div_ceil(tile.m) * n.div_ceil(tile.n);
+    let [small, large] = [TILES[0], TILES[1]];
+    if element != Element::F32 && blocks(large) >= target.multiprocessors { large } else { small }
+}
+
+/// What the sources of adapted linears are compiled for: all elements with the small tile; the large one with 16-bit
+/// elements, as f32 is there for correctness.
+pub(crate) fn linears(module: Module) -> Vec<Module> {
+    let of = |element, tile: usize, rank| module.clone().element(element).tile(TILES[tile]).rank(rank);
+    vec![
+        of(Element::Bf16, 0, 16),
+        of(Element::Bf16, 0, 64),
+        of(Element::Bf16, 1, 16),
+        of(Element::F16, 0, 16),
+        of(Element::F32, 0, 16),
+        of(Element::F32, 0, 64),
+    ]
+}
+
+/// What the sources include, with paths below `kernels`.
+pub const HEADERS: &[(&str, &str)] = &[
     ("cuda/device.cuh", include_str!("device.cuh")),
     ("cuda/dialect.cuh", include_str!("dialect.cuh")),
     ("cuda/instance.cuh", include_str!("instance.cuh")),
     ("cuda/panel.cuh", include_str!("panel.cuh")),
     ("cuda/product.cuh", include_str!("product.cuh")),
     ("cuda/random.cuh", include_str!("random.cuh")),
-    ("cuda/slabs.cu", include_str!("slabs.cu")),
     ("gemm/extended.cuh", include_str!("../gemm/extended.cuh")),
     ("gemm/rank_grad.cuh", include_str!("../gemm/rank_grad.cuh")),
-    ("lora/lora.cu", include_str!("../lora/lora.cu")),
 ];

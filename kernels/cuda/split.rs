@@ -2,8 +2,18 @@
 //! fixed order.
 use super::{
     Argument::{self, Int, Long},
-    Buffer, Instance, Launch, Traffic,
+    Buffer, Element, Launch, Module, Source, Traffic,
 };
+
+pub(super) const SOURCES: &[Source] = &[Source {
+    path: PATH,
+    text: include_str!("slabs.cu"),
+    kernels: &["sum_slabs"],
+    products: &[],
+    modules: |module| vec![module.element(Element::F32)],
+}];
+
+const PATH: &str = "cuda/slabs.cu";
 
 /// How a sum of `steps` is cut.
 #[derive(Clone, Copy, Debug)]
@@ -21,31 +31,24 @@ impl Slabs {
         let steps_per_slab = steps.div_ceil(MOST).max(1);
         Slabs { n: steps.div_ceil(steps_per_slab).max(1), steps_per_slab }
     }
-}
 
-/// The sum of the slabs, of `n` elements each, times the number at `scale`.
-pub(crate) fn sum_slabs(
-    instance: Instance,
-    slabs: Slabs,
-    n: usize,
-    parts: Buffer,
-    out: Buffer,
-    scale: Buffer,
-) -> Launch {
-    let bytes = 4 * (n * (slabs.n + 1)) as u64;
-    Launch {
-        kernel: "sum_slabs",
-        instance,
-        grid: [n.div_ceil(256), 1, 1],
-        block: 256,
-        shared: 0,
-        arguments: vec![
-            Argument::Buffer(parts),
-            Argument::Buffer(out),
-            Long(n as i64),
-            Int(slabs.n as i32),
-            Argument::Buffer(scale),
-        ],
-        traffic: Traffic { flops: (n * slabs.n) as u64, ideal: bytes, issued: bytes },
+    /// The sum of the slabs at `parts`, of `n` floats each, times the number at `scale`, as elements of `element`.
+    pub(crate) fn sum(self, element: Element, n: usize, parts: Buffer, out: Buffer, scale: Buffer) -> Launch {
+        let bytes = (n * (4 * self.n + element.bytes())) as u64;
+        Launch {
+            kernel: "sum_slabs",
+            module: Module::file(PATH).element(element),
+            grid: [n.div_ceil(256), 1, 1],
+            block: 256,
+            shared: 0,
+            arguments: vec![
+                Argument::Buffer(parts),
+                Argument::Buffer(out),
+                Long(n as i64),
+                Int(self.n as i32),
+                Argument::Buffer(scale),
+            ],
+            traffic: Traffic { flops: (n * self.n) as u64, ideal: bytes, issued: bytes },
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! Builds emulator programs, each object once.
-use graft_kernels::cuda::{FILES, Instance, KERNELS};
+//! Builds what the emulator runs, each object once: its own program, and a library for each module.
+use graft_kernels::cuda::{HEADERS, Module, sources};
 use std::{
     fs,
     hash::{DefaultHasher, Hash, Hasher},
@@ -30,11 +30,13 @@ pub struct Edit {
     pub to: &'static str,
 }
 
-/// A program to be built.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Build {
-    /// What the sources are compiled for.
-    pub instance: Instance,
+/// How programs are built.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Toolchain {
+    /// The host compiler.
+    pub compiler: String,
+    /// Where everything that was built is kept.
+    pub folder: PathBuf,
     /// What watches.
     pub sanitizer: Sanitizer,
     /// Faults to plant.
@@ -52,6 +54,9 @@ const OWN: &[(&str, &str)] = &[
     ("emulate/warp.h", include_str!("warp.h")),
 ];
 
+/// What becomes the module's library: its kernels, and the table of them.
+const UNIT: &str = "unit.cc";
+
 /// The host compiler, if this machine has one that the emulator can use: `$CXX`, g++ or clang++, on x86-64 Linux.
 pub fn compiler() -> Option<String> {
     let works =
@@ -61,65 +66,94 @@ pub fn compiler() -> Option<String> {
     names.into_iter().filter(|_| here).find(works)
 }
 
-impl Build {
-    /// A program of the sources as they are.
-    pub fn new(instance: Instance, sanitizer: Sanitizer) -> Build {
-        Build { instance, sanitizer, edits: Vec::new() }
+impl Toolchain {
+    /// One that builds the sources as they are, below `folder`.
+    pub fn new(compiler: String, folder: &Path, sanitizer: Sanitizer) -> Toolchain {
+        Toolchain { compiler, folder: folder.into(), sanitizer, edits: Vec::new() }
     }
 
-    /// The program, built with `compiler` below `folder` unless it lies there.
+    /// The program that runs jobs.
     ///
     /// # Errors
     /// What the compiler says, as text.
-    pub fn program(&self, compiler: &str, folder: &Path) -> Result<PathBuf, String> {
-        let files = self.files()?;
-        let key = key(&(&files, compiler, self));
-        let (home, program) = (folder.join(&key), folder.join(&key).join("program"));
-        if program.exists() {
-            return Ok(program);
+    pub fn program(&self) -> Result<PathBuf, String> {
+        let (files, home) = self.lay_out(Vec::new())?;
+        self.once(&home.join("program"), |fresh| {
+            let mut objects = Vec::new();
+            for (unit, _) in files.iter().filter(|(path, _)| path.ends_with(".cc")) {
+                let object = home.join(unit).with_extension("o");
+                // The scheduler is never instrumented: it tells the sanitizer what a GPU orders, which is less.
+                self.once(&object, |fresh| run(self.compile(&home).args(["-c", unit, "-o"]).arg(fresh)))?;
+                objects.push(object);
+            }
+            let mut link = Command::new(&self.compiler);
+            run(link.args(&objects).args(self.sanitize()).args(["-rdynamic", "-ldl", "-o"]).arg(fresh))
+        })
+    }
+
+    /// The library that holds a module's kernels.
+    ///
+    /// # Errors
+    /// What the compiler says, as text; a fault whose text is nowhere in the sources.
+    pub fn library(&self, module: &Module) -> Result<PathBuf, String> {
+        let source = module.source().ok_or_else(|| format!("no source is called `{module}`"))?;
+        let mut files = vec![(module.path().to_string(), source.to_string()), unit(module, source)];
+        files.extend(HEADERS.iter().map(|&(path, text)| (path.to_string(), text.to_string())));
+        let (_, home) = self.lay_out(files)?;
+        // What differs in the macros only lies side by side.
+        let library = home.join(format!("{}.so", key(&module.options())));
+        self.once(&library, |fresh| {
+            let mut compile = self.compile(&home);
+            compile.args(self.sanitize()).args(module.options());
+            run(compile.args(["-fPIC", "-fvisibility=hidden", "-shared", UNIT, "-o"]).arg(fresh))
+        })
+    }
+
+    /// Whether every fault was planted in something that is compiled: in the sources, or in what they include.
+    ///
+    /// # Errors
+    /// The fault that was not.
+    pub fn check(&self) -> Result<(), String> {
+        let given =
+            sources().map(|s| (s.path, s.text)).chain(HEADERS.iter().copied()).chain(OWN.iter().copied());
+        let given: Vec<_> = given.collect();
+        let holds =
+            |edit: &&Edit| given.iter().any(|(path, text)| *path == edit.file && text.contains(edit.from));
+        match self.edits.iter().find(|edit| !holds(edit)) {
+            Some(Edit { file, from, .. }) => Err(format!("`{file}` does not hold `{from}`")),
+            None => Ok(()),
         }
-        for (path, text) in &files {
+    }
+
+    /// Writes `files` and the emulator's own, faults planted, into a folder that their content names.
+    fn lay_out(&self, mut files: Vec<(String, String)>) -> Result<(Vec<(String, String)>, PathBuf), String> {
+        self.check()?;
+        files.extend(OWN.iter().map(|&(path, text)| (path.to_string(), text.to_string())));
+        for Edit { file, from, to } in &self.edits {
+            for (_, text) in files.iter_mut().filter(|(path, _)| path == file) {
+                *text = text.replacen(from, to, 1);
+            }
+        }
+        let home = self.folder.join(key(&(&files, &self.compiler, self.sanitizer)));
+        for (path, text) in files.iter().filter(|(path, _)| !home.join(path).exists()) {
             write(&home.join(path), text)?;
         }
-        let mut objects = Vec::new();
-        for unit in files.iter().map(|(path, _)| path).filter(|path| path.ends_with(".cc")) {
-            let object = folder.join(format!("{}.o", self.object_key(compiler, unit, &files)));
-            if !object.exists() {
-                self.compile(compiler, &home, unit, &object)?;
-            }
-            objects.push(object);
+        Ok((files, home))
+    }
+
+    /// Makes the file at `path` with `make`, unless it is there. Others may be making the same: what appears under its
+    /// name is always whole.
+    fn once(&self, path: &Path, make: impl FnOnce(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
+        if !path.exists() {
+            let fresh = fresh(path);
+            make(&fresh)?;
+            fs::rename(&fresh, path).map_err(|e| e.to_string())?;
         }
-        // Others may be building the same: what appears under the final name is always whole.
-        let fresh = fresh(&program);
-        let mut link = Command::new(compiler);
-        run(link.args(&objects).args(self.sanitize()).arg("-o").arg(&fresh))?;
-        fs::rename(&fresh, &program).map_err(|e| e.to_string())?;
-        Ok(program)
+        Ok(path.into())
     }
 
-    /// Every file of the program, faults planted.
-    fn files(&self) -> Result<Vec<(String, String)>, String> {
-        let given = FILES.iter().chain(OWN).map(|&(path, text)| (path.to_string(), text.to_string()));
-        let mut files: Vec<_> = given.chain(units()).collect();
-        for Edit { file, from, to } in &self.edits {
-            let found = files.iter_mut().find(|(path, text)| path == file && text.contains(from));
-            let (_, text) = found.ok_or_else(|| format!("`{file}` does not hold `{from}`"))?;
-            *text = text.replacen(from, to, 1);
-        }
-        Ok(files)
-    }
-
-    /// What an object depends on. The emulator's own units know of no kernel and no instance.
-    fn object_key(&self, compiler: &str, unit: &str, files: &[(String, String)]) -> String {
-        let is_own = |path: &str| path.starts_with("emulate/");
-        let seen: Vec<_> = files.iter().filter(|(path, _)| !is_own(unit) || is_own(path)).collect();
-        let instance = (!is_own(unit)).then_some(self.instance);
-        key(&(compiler, self.sanitizer, unit, instance, seen))
-    }
-
-    fn compile(&self, compiler: &str, home: &Path, unit: &str, object: &Path) -> Result<(), String> {
-        let fresh = fresh(object);
-        let mut compile = Command::new(compiler);
+    fn compile(&self, home: &Path) -> Command {
+        let mut compile = Command::new(&self.compiler);
         compile.args([
             "-std=c++20",
             "-O1",
@@ -129,18 +163,13 @@ impl Build {
             "-Wno-unknown-pragmas",
             "-ffp-contract=off",
         ]);
-        compile.args(["-fno-omit-frame-pointer", "-I."]).args(self.instance.options());
+        compile.args(["-fno-omit-frame-pointer", "-I."]).current_dir(home);
         compile.args(match self.sanitizer {
             Sanitizer::None => &[][..],
             Sanitizer::Address => &["-DGRAFT_ASAN"],
             Sanitizer::Thread => &["-DGRAFT_TSAN"],
         });
-        // The scheduler is never instrumented: it tells the sanitizer what a GPU orders, which is less than it does.
-        if unit.starts_with("unit") {
-            compile.args(self.sanitize());
-        }
-        run(compile.current_dir(home).arg("-c").arg(unit).arg("-o").arg(&fresh))?;
-        fs::rename(&fresh, object).map_err(|e| e.to_string())
+        compile
     }
 
     fn sanitize(&self) -> &'static [&'static str] {
@@ -152,27 +181,43 @@ impl Build {
     }
 }
 
-/// One unit for each source, and the table of their kernels.
-fn units() -> Vec<(String, String)> {
-    let mut units = Vec::new();
-    let (mut declared, mut gathered) = (String::new(), String::new());
-    for (i, source) in KERNELS.iter().enumerate() {
-        let entries: String = source.kernels.iter().map(|k| format!("    entry<{k}>(\"{k}\"),\n")).collect();
-        let text = format!(
-            "#include \"emulate/launch.h\"\n#include \"{}\"\nnamespace graft::emulate {{\nstd::vector<Entry> \
-             entries_{i}() {{\n  return {{\n{entries}  }};\n}}\n}}\n",
-            source.path
-        );
-        units.push((format!("unit_{i}.cc"), text));
-        declared += &format!("std::vector<Entry> entries_{i}();\n");
-        gathered += &format!("  for (Entry& e : entries_{i}()) all.push_back(std::move(e));\n");
-    }
-    let table = format!(
-        "#include \"emulate/launch.h\"\nnamespace graft::emulate {{\n{declared}const std::vector<Entry> ENTRIES = [] \
-         {{\n  std::vector<Entry> all;\n{gathered}  return all;\n}}();\n}}\n"
+/// The unit that includes a module's source and lists its kernels.
+fn unit(module: &Module, source: &str) -> (String, String) {
+    let entries: String = kernels(source).map(|k| format!("    entry<{k}>(\"{k}\"),\n")).collect();
+    let text = format!(
+        "#include \"emulate/launch.h\"\n#include \"{}\"\nextern \"C\" \
+         __attribute__((visibility(\"default\"))) const graft::emulate::Entries& graft_entries() {{\n  using namespace \
+         graft::emulate;\n  static const Entries entries = {{\n{entries}  }};\n  return entries;\n}}\n",
+        module.path()
     );
-    units.push(("table.cc".into(), table));
-    units
+    (UNIT.into(), text)
+}
+
+/// The kernels that a source defines: the name before each list of parameters that follows `__global__`.
+fn kernels(source: &str) -> impl Iterator<Item = &str> {
+    source.split("__global__").skip(1).filter_map(|after| {
+        let after = after.trim_start();
+        let after = match after.strip_prefix("__launch_bounds__") {
+            Some(bounds) => &bounds[closing(bounds)? + 1..],
+            None => after,
+        };
+        let name = after.trim_start().strip_prefix("void").unwrap_or(after).trim_start();
+        // The bounds may stand on either side of the type.
+        let name = match name.strip_prefix("__launch_bounds__") {
+            Some(bounds) => bounds[closing(bounds)? + 1..].trim_start(),
+            None => name,
+        };
+        name.split_once('(').map(|(name, _)| name.trim())
+    })
+}
+
+/// Where the parenthesis that opens `text` is closed.
+fn closing(text: &str) -> Option<usize> {
+    let mut depth = 0;
+    text.char_indices().find_map(|(at, c)| {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        (c == ')' && depth == 0).then_some(at)
+    })
 }
 
 fn key(of: &impl Hash) -> String {
@@ -203,4 +248,18 @@ fn run(command: &mut Command) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{command:?}:\n{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_of_every_source_are_those_that_are_listed() {
+        for source in sources() {
+            let mut found: Vec<&str> = kernels(source.text).collect();
+            found.sort_unstable();
+            assert_eq!(found, source.kernels, "{}", source.path);
+        }
+    }
 }

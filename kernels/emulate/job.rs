@@ -1,8 +1,8 @@
 //! Jobs for an emulator program: a plan with its operands goes in, its results come out.
+use crate::Toolchain;
 use graft_kernels::cuda::{Argument, Buffer, Launch, Plan};
 use std::{
     io::{Read, Write},
-    path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
@@ -46,6 +46,7 @@ pub struct Outcome {
 
 /// A running program.
 pub struct Emulator {
+    toolchain: Toolchain,
     child: Child,
     input: Option<ChildStdin>,
     output: ChildStdout,
@@ -55,19 +56,20 @@ pub struct Emulator {
 const POISON: u8 = 0xff;
 
 impl Emulator {
-    /// Starts a program.
+    /// Builds and starts the program; modules are built when a job needs them.
     ///
     /// # Errors
-    /// Why it cannot be started, as text.
-    pub fn start(program: &Path) -> Result<Emulator, String> {
-        let mut command = Command::new(program);
+    /// Why it cannot be built or started, as text.
+    pub fn start(toolchain: Toolchain) -> Result<Emulator, String> {
+        let program = toolchain.program()?;
+        let mut command = Command::new(&program);
         // A race is an end, as everything else that is wrong.
         command.env("TSAN_OPTIONS", "halt_on_error=1 report_bugs=1").env("ASAN_OPTIONS", "detect_leaks=0");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| format!("cannot start `{}`: {e}", program.display()))?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
         let output = output.ok_or("the program has no standard output")?;
-        Ok(Emulator { child, input, output })
+        Ok(Emulator { toolchain, child, input, output })
     }
 
     /// Runs a job with threads in this order.
@@ -80,8 +82,9 @@ impl Emulator {
 
     fn exchange(&mut self, job: &Job, order: u64, seed: u64) -> Result<Outcome, String> {
         let text = |e: std::io::Error| e.to_string();
+        let encoded = job.encode(&self.toolchain, order, seed)?;
         let input = self.input.as_mut().ok_or("the program has ended")?;
-        input.write_all(&job.encode(order, seed)).and_then(|()| input.flush()).map_err(text)?;
+        input.write_all(&encoded).and_then(|()| input.flush()).map_err(text)?;
         let mut read = |n: usize| {
             let mut bytes = vec![0; n];
             self.output.read_exact(&mut bytes).map(|()| bytes).map_err(text)
@@ -131,7 +134,7 @@ impl Job {
     fn is_result(&self, buffer: usize) -> bool {
         (self.operands.len()..self.operands.len() + self.results.len()).contains(&buffer)
     }
-    fn encode(&self, order: u64, seed: u64) -> Vec<u8> {
+    fn encode(&self, toolchain: &Toolchain, order: u64, seed: u64) -> Result<Vec<u8>, String> {
         let mut bytes = Vec::new();
         let buffers = self.buffers();
         numbers(&mut bytes, &[order, seed, buffers.len() as u64]);
@@ -139,8 +142,12 @@ impl Job {
             text(&mut bytes, &buffer);
         }
         numbers(&mut bytes, &[self.plan.launches.len() as u64]);
-        self.plan.launches.iter().for_each(|launch| self.launch(launch, &mut bytes));
-        bytes
+        for launch in &self.plan.launches {
+            let library = toolchain.library(&launch.module)?;
+            text(&mut bytes, library.to_string_lossy().as_bytes());
+            self.launch(launch, &mut bytes);
+        }
+        Ok(bytes)
     }
     fn launch(&self, launch: &Launch, bytes: &mut Vec<u8>) {
         text(bytes, launch.kernel.as_bytes());

@@ -38,7 +38,7 @@ template <auto KERNEL, class... P> Entry entry(const char* name, void (*)(P...))
 
 template <auto KERNEL> Entry entry(const char* name) { return entry<KERNEL>(name, KERNEL); }
 
-/// The entry points of this program; generated for each one.
-extern const std::vector<Entry> ENTRIES;
+/// The entry points of a library, which it hands out by `graft_entries`.
+using Entries = std::vector<Entry>;
 
 }  // namespace graft::emulate

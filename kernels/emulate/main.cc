@@ -4,6 +4,8 @@
 #include "emulate/launch.h"
 #include <cstdio>
 #include <cstdlib>
+#include <dlfcn.h>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -63,8 +65,22 @@ struct Buffer {
   }
 };
 
-const Entry& find(const std::string& name) {
-  for (const Entry& entry : ENTRIES) {
+/// The entry points of a library, which is kept to the end.
+const Entries& entries(const std::string& path) {
+  static std::map<std::string, const Entries*> loaded;
+  const Entries*& known = loaded[path];
+  if (known == nullptr) {
+    void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (library == nullptr) refuse(dlerror());
+    void* symbol = dlsym(library, "graft_entries");
+    if (symbol == nullptr) refuse(path + " has no table of its kernels");
+    known = &reinterpret_cast<const Entries& (*)()>(symbol)();
+  }
+  return *known;
+}
+
+const Entry& find(const Entries& entries, const std::string& name) {
+  for (const Entry& entry : entries) {
     if (name == entry.name) return entry;
   }
   refuse("no kernel is called " + name);
@@ -85,7 +101,8 @@ u64 argument(const std::vector<Buffer>& buffers, size_t size) {
 }
 
 void run(const std::vector<Buffer>& buffers, Order order, u64 seed) {
-  const Entry& entry = find(text());
+  const Entries& library = entries(text());
+  const Entry& entry = find(library, text());
   Launch next;
   next.grid = dim3();
   next.block = dim3();

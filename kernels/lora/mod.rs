@@ -7,7 +7,7 @@ mod cpu;
 pub mod cuda;
 
 use crate::{
-    Kernel, Operands,
+    Device, Kernel, Operands,
     extended::{bytes, flops, n_rows, supports},
 };
 
@@ -15,14 +15,16 @@ pub(crate) const KERNELS: &[Kernel] = &[
     Kernel::new("graft.Lora", |_, t| supports(t, 5, &[0], &[1, 2, 3]), cpu::lora)
         .strided(Operands::Only(&[1, 2, 3]))
         .scratch(|node, operands, _| if node.output(1).is_some() { 0 } else { rank_space(operands, 2) })
-        .flops(|_, operands, _| flops(operands, &[1, 2, 3])),
+        .flops(|_, operands, _| flops(operands, &[1, 2, 3]))
+        .device(Device::launches(cuda::forward)),
     Kernel::new("graft.LoraGrad", |_, t| supports(t, 7, &[0, 1], &[2, 3, 4]), cpu::lora_grad)
         .strided(Operands::Only(&[2, 3, 4]))
         .scratch(|_, operands, _| rank_space(operands, 3))
         .flops(|node, operands, _| {
             let dx: &[usize] = if node.output(0).is_some() { &[2, 3] } else { &[] };
             flops(operands, dx) + flops(operands, &[3, 4, 4])
-        }),
+        })
+        .device(Device::launches(cuda::gradient)),
 ];
 
 /// Bytes of a tokens × rank matrix; operand `a` has the rank as its columns.

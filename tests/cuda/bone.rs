@@ -8,7 +8,7 @@ use graft_emulate::Job;
 use graft_ir::{Array, Attr};
 use graft_kernels::{
     bone::cuda::{bone, bone_grad},
-    cuda::{Element, Sizes, Tile},
+    cuda::{Element, Linear, Sizes, Tile},
 };
 
 /// The forward and the backward call for one draw of sizes and values.
@@ -30,6 +30,10 @@ struct Drawn {
 }
 
 impl Drawn {
+    fn linear(&self) -> Linear {
+        Linear::new(self.sizes, self.element, self.tile)
+    }
+
     /// The function's results for operands as they are, for magnitudes without the base weight, and for magnitudes.
     fn results(&self, op: &str, operands: &[&Array], w: usize) -> [Vec<Array>; 3] {
         let Sizes { n_in, rank, .. } = self.sizes;
@@ -66,7 +70,7 @@ impl Drawn {
     fn forward(&self, operands: [&Array; 3]) -> Case {
         let Sizes { tokens, n_out, rank, .. } = self.sizes;
         let results = [n_out, rank].map(|n| tokens * n * self.element.bytes()).to_vec();
-        let plan = bone(self.sizes, self.element, self.tile);
+        let plan = bone(&self.linear(), [true; 2]);
         let job = Job { plan, operands: self.bytes(&operands), results };
         let arrays = self.results("graft.Bone", &operands, 1);
         self.case("bone", job, [("y", self.element), ("s", self.element)], arrays)
@@ -75,7 +79,7 @@ impl Drawn {
     fn backward(&self, operands: [&Array; 5]) -> Case {
         let Sizes { tokens, n_in, n_out, rank } = self.sizes;
         let results = vec![tokens * n_in * self.element.bytes(), 4 * rank * n_out];
-        let plan = bone_grad(self.sizes, self.element, self.tile);
+        let plan = bone_grad(&self.linear(), [true; 2]);
         let job = Job { plan, operands: self.bytes(&operands), results };
         let arrays = self.results("graft.BoneGrad", &operands, 2);
         self.case("bone_grad", job, [("dx", self.element), ("dd", Element::F32)], arrays)

@@ -1,7 +1,7 @@
 //! Tests of the tests: faults planted in the kernels, each of which the emulator has to find.
 use crate::{
-    bone, instance, lora,
-    program::{Case, program},
+    bone, lora,
+    program::{Case, toolchain},
 };
 use graft_emulate::{Edit, Emulator, ORDERS, Sanitizer};
 use graft_kernels::cuda::{Element, Sizes, TILES};
@@ -146,11 +146,8 @@ fn every_planted_fault_is_found() {
         sizes.iter().flat_map(|&s| lora::of_sizes(Element::Bf16, TILES[0], 1, s)).chain(bone).collect();
     let mut missed = Vec::new();
     for fault in FAULTS {
-        let instance = instance(Element::Bf16, TILES[0], 16);
-        let Some(program) = program(instance, fault.sanitizer, std::slice::from_ref(&fault.edit)) else {
-            return;
-        };
-        let mut emulator = Emulator::start(&program).expect("the program starts");
+        let Some(toolchain) = toolchain(fault.sanitizer, std::slice::from_ref(&fault.edit)) else { return };
+        let mut emulator = Emulator::start(toolchain).unwrap_or_else(|e| panic!("{e}"));
         match found(&mut emulator, &cases) {
             Some(said) if said.contains(fault.says) => {}
             said => missed.push(format!("{} ({:?}): {said:?}", fault.what, fault.sanitizer)),

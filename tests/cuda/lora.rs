@@ -7,7 +7,7 @@ use crate::{
 use graft_emulate::Job;
 use graft_ir::{Array, DType, random};
 use graft_kernels::{
-    cuda::{Buffer, Dropout, Element, Sizes, Tile},
+    cuda::{Buffer, Dropout, Element, Linear, Sizes, Tile},
     lora::cuda::{lora, lora_grad},
 };
 
@@ -65,9 +65,12 @@ impl Drawn {
         map(x, |i, x| if stream.bits(i as u64) >= threshold { x * f64::from(scale) } else { 0.0 })
     }
 
-    fn plan_dropout(&self, counters: usize) -> Dropout {
-        let Some((threshold, scale)) = self.dropout else { return Dropout::NONE };
-        Dropout { counters: Buffer::Operand(counters), tensor: TENSOR, threshold, scale }
+    /// The linear, whose dropout's counters are the operand with this number.
+    fn linear(&self, tile: Tile, counters: usize) -> Linear {
+        let linear = Linear::new(self.sizes, self.element, tile);
+        let Some((threshold, scale)) = self.dropout else { return linear };
+        let dropout = Dropout { counters: Buffer::Operand(counters), tensor: TENSOR, threshold, scale };
+        Linear { dropout, ..linear }
     }
 
     fn describe(&self, what: &str) -> String {
@@ -79,7 +82,7 @@ impl Drawn {
         let (xd, none) = (self.dropped(x), map(w, |_, _| 0.0));
         let operands = self.operands(&[x, w, a, b], scale, &[]);
         let sizes = [x.dims[0] * w.dims[1], x.dims[0] * a.dims[1]].map(|n| n * self.element.bytes());
-        let plan = lora(self.sizes, self.element, tile, self.plan_dropout(5));
+        let plan = lora(&self.linear(tile, 5), [true; 2]);
         let adapter = |of: &dyn Fn(&Array) -> Array| {
             call("graft.Lora", &[&of(&xd), &none, &of(a), &of(b), &of(scale)], 2)
         };
@@ -108,7 +111,7 @@ impl Drawn {
         let (xd, none) = (self.dropped(x), map(w, |_, _| 0.0));
         let operands = self.operands(&[dy, x, w, a, b], scale, &[h]);
         let sizes = vec![x.len() * self.element.bytes(), 4 * a.len(), 4 * b.len()];
-        let plan = lora_grad(self.sizes, self.element, tile, self.plan_dropout(7));
+        let plan = lora_grad(&self.linear(tile, 7), [true; 3]);
         let adapter = |of: &dyn Fn(&Array) -> Array| {
             let mut results =
                 call("graft.LoraGrad", &[&of(dy), &of(&xd), &none, &of(a), &of(b), &of(scale), &of(h)], 3);

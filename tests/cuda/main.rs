@@ -11,8 +11,8 @@ mod reference;
 mod traffic;
 
 use graft_emulate::{Emulator, ORDERS, Sanitizer};
-use graft_kernels::cuda::{Element, Instance, TILES, Tile};
-use program::{Case, LARGE, SMALL, program};
+use graft_kernels::cuda::{Element, TILES, Tile};
+use program::{Case, LARGE, SMALL, toolchain};
 
 const ELEMENTS: [Element; 3] = [Element::Bf16, Element::F16, Element::F32];
 
@@ -26,14 +26,14 @@ fn cases(element: Element, tile: Tile, seed: u64, rank: usize, among: &[usize]) 
 }
 
 /// Runs `cases` in all thread orders, judges the first and compares the others with it.
-fn check(instance: Instance, sanitizer: Sanitizer, cases: impl Iterator<Item = Case>) {
-    let Some(program) = program(instance, sanitizer, &[]) else { return };
-    let mut emulator = Emulator::start(&program).expect("the program starts");
+fn check(element: Element, sanitizer: Sanitizer, cases: impl Iterator<Item = Case>) {
+    let Some(toolchain) = toolchain(sanitizer, &[]) else { return };
+    let mut emulator = Emulator::start(toolchain).unwrap_or_else(|e| panic!("{e}"));
     for case in cases {
         let first = emulator.run(&case.job, 0, 1).unwrap_or_else(|e| panic!("{}: {e}", case.what));
         case.judge(&first.results).unwrap_or_else(|e| panic!("{}: {e}", case.what));
         assert_eq!(first.statistics.bank_conflicts, 0, "{}: rows in the same banks", case.what);
-        let uses_tensor_cores = instance.element != Element::F32;
+        let uses_tensor_cores = element != Element::F32;
         assert_eq!(first.statistics.mma > 0, uses_tensor_cores, "{}: {:?}", case.what, first.statistics);
         for order in 1..ORDERS {
             let other = emulator.run(&case.job, order, 7).unwrap_or_else(|e| panic!("{}: {e}", case.what));
@@ -42,15 +42,11 @@ fn check(instance: Instance, sanitizer: Sanitizer, cases: impl Iterator<Item = C
     }
 }
 
-fn instance(element: Element, tile: Tile, rank: usize) -> Instance {
-    Instance { element, tile, rank }
-}
-
 #[test]
 fn kernels_compute_what_their_functions_mean() {
     for element in ELEMENTS {
         let all = (0..CASES).flat_map(|seed| cases(element, TILES[0], seed, 16, LARGE));
-        check(instance(element, TILES[0], 16), Sanitizer::None, all);
+        check(element, Sanitizer::None, all);
     }
 }
 
@@ -58,7 +54,7 @@ fn kernels_compute_what_their_functions_mean() {
 fn ranks_and_tiles_make_no_difference_to_the_meaning() {
     for (tile, rank) in [(TILES[0], 32), (TILES[0], 64), (TILES[1], 16)] {
         let all = (0..2).flat_map(|seed| cases(Element::Bf16, tile, seed, rank, LARGE));
-        check(instance(Element::Bf16, tile, rank), Sanitizer::None, all);
+        check(Element::Bf16, Sanitizer::None, all);
     }
 }
 
@@ -67,7 +63,7 @@ fn sanitizers_find_nothing() {
     for sanitizer in [Sanitizer::Address, Sanitizer::Thread] {
         for element in [Element::Bf16, Element::F32] {
             let all = (0..2).flat_map(|seed| cases(element, TILES[0], seed, 16, SMALL));
-            check(instance(element, TILES[0], 16), sanitizer, all);
+            check(element, sanitizer, all);
         }
     }
 }

@@ -2,7 +2,7 @@
 //! or uses local memory; products of 16-bit elements are made of `mma` and `ldmatrix`. What each one takes stands in
 //! `resources.txt`, which `BLESS=1` writes.
 use crate::program::skip;
-use graft_kernels::cuda::{Element, Instance, KERNELS, Source, TILES, nvrtc};
+use graft_kernels::cuda::{Element, Module, Source, nvrtc, sources};
 use rayon::prelude::*;
 use std::{fmt, fs, path::Path};
 
@@ -12,14 +12,16 @@ const ARCHITECTURES: [&str; 6] = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", 
 /// The version that wrote the table.
 const VERSION: (i32, i32) = (12, 9);
 
-/// Kernels without a product, whose blocks have 256 threads.
-const PLAIN: [&str; 2] = ["bone_fold", "sum_slabs"];
+/// The most threads that a block of ours has.
+const MOST_THREADS: usize = 256;
 
 /// What one kernel takes.
 #[derive(PartialEq, Eq, Debug)]
 struct Resources {
     kernel: String,
-    instance: Instance,
+    module: Module,
+    /// Whether it has to use tensor cores.
+    must_multiply: bool,
     arch: &'static str,
     registers: usize,
     /// Bytes of local memory: stack, and spilled registers.
@@ -30,25 +32,10 @@ struct Resources {
 
 impl fmt::Display for Resources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Instance { element, tile, rank } = self.instance;
-        let name = format!("{} {} {}x{}x{} r{rank}", self.kernel, element.name(), tile.m, tile.n, tile.k);
-        let Resources { arch, registers, mma, ldmatrix, .. } = self;
-        write!(f, "{name:<44} {arch:<7} {registers:>3} registers {mma:>3} mma {ldmatrix:>3} ldmatrix")
+        let Resources { kernel, module, arch, registers, mma, ldmatrix, .. } = self;
+        let name = format!("{kernel} {module}");
+        write!(f, "{name:<60} {arch:<7} {registers:>3} registers {mma:>3} mma {ldmatrix:>3} ldmatrix")
     }
-}
-
-/// What is compiled: all elements with the small tile; the large one with 16-bit elements, as f32 is for
-/// correctness.
-fn instances() -> Vec<Instance> {
-    let of = |element, tile, rank| Instance { element, tile: TILES[tile], rank };
-    vec![
-        of(Element::Bf16, 0, 16),
-        of(Element::Bf16, 0, 64),
-        of(Element::Bf16, 1, 16),
-        of(Element::F16, 0, 16),
-        of(Element::F32, 0, 16),
-        of(Element::F32, 0, 64),
-    ]
 }
 
 /// The number before `unit` in `line`.
@@ -64,9 +51,10 @@ fn body<'a>(ptx: &'a str, kernel: &str) -> &'a str {
 }
 
 /// What the assembler says of each kernel of a source.
-fn resources(source: &Source, instance: Instance, arch: &'static str) -> Vec<Resources> {
-    let image = nvrtc::compile(source, &instance, arch).unwrap_or_else(|e| panic!("{e}"));
+fn resources(source: &Source, module: &Module, arch: &'static str) -> Vec<Resources> {
+    let image = nvrtc::compile(module, arch).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(image.cubin.get(..4), Some(&b"\x7fELF"[..]), "machine code is an ELF file");
+    let is_f32 = module.defines.iter().any(|(_, value)| *value == Element::F32.name());
     let one = |kernel: &&str| {
         let named = format!("Compiling entry function '{kernel}'");
         let said = image.log.split(&named).nth(1).unwrap_or_else(|| panic!("no word of {kernel}"));
@@ -75,7 +63,8 @@ fn resources(source: &Source, instance: Instance, arch: &'static str) -> Vec<Res
         let ptx = body(&image.ptx, kernel);
         Resources {
             kernel: kernel.to_string(),
-            instance,
+            module: module.clone(),
+            must_multiply: source.products.contains(kernel) && !is_f32,
             arch,
             registers: before(said, "registers"),
             local: local.map(|unit| before(said, unit)).iter().sum::<usize>() + ptx.matches(".local").count(),
@@ -88,15 +77,12 @@ fn resources(source: &Source, instance: Instance, arch: &'static str) -> Vec<Res
 
 /// What no version of the compiler may change.
 fn judge(r: &Resources) -> Option<String> {
-    let is_plain = PLAIN.contains(&r.kernel.as_str());
-    let threads = if is_plain { 256 } else { r.instance.tile.threads().max(128) };
-    let multiplies = !is_plain && r.instance.element != Element::F32;
     let problems = [
         (r.registers == 0, "nothing is known of its registers"),
         (r.local > 0, "registers are spilled"),
         // 64 Ki registers for each multiprocessor.
-        (r.registers * threads > 65_536, "a block takes more registers than there are"),
-        (multiplies != (r.mma > 0 && r.ldmatrix > 0), "tensor cores"),
+        (r.registers * MOST_THREADS > 65_536, "a block takes more registers than there are"),
+        (r.must_multiply != (r.mma > 0 && r.ldmatrix > 0), "tensor cores"),
     ];
     problems.into_iter().find(|(wrong, _)| *wrong).map(|(_, what)| format!("{r}: {what}"))
 }
@@ -108,14 +94,13 @@ fn every_kernel_compiles_for_every_architecture() {
         assert!(folder.is_none(), "GRAFT_NVRTC is set, but {e}");
         return skip(&format!("{e}: no kernel is compiled for a GPU"));
     }
-    let mut jobs: Vec<(&Source, Instance, &str)> = Vec::new();
-    for source in KERNELS {
-        let fitting = instances().into_iter().filter(|i| source.elements.contains(&i.element));
-        for instance in fitting.take(if source.elements.len() == 1 { 1 } else { usize::MAX }) {
-            jobs.extend(ARCHITECTURES.map(|arch| (source, instance, arch)));
+    let mut jobs: Vec<(&Source, Module, &str)> = Vec::new();
+    for source in sources() {
+        for module in (source.modules)(Module::file(source.path)) {
+            jobs.extend(ARCHITECTURES.map(|arch| (source, module.clone(), arch)));
         }
     }
-    let all: Vec<Resources> = jobs.into_par_iter().flat_map(|(s, i, a)| resources(s, i, a)).collect();
+    let all: Vec<Resources> = jobs.into_par_iter().flat_map(|(s, m, a)| resources(s, &m, a)).collect();
     let problems: Vec<String> = all.iter().filter_map(judge).collect();
     assert!(problems.is_empty(), "\n{}", problems.join("\n"));
 

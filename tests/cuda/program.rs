@@ -1,9 +1,9 @@
-//! Programs of the emulator, and cases for them.
+//! Cases for the emulator.
 use crate::convert::decode;
-use graft_emulate::{Build, Edit, Job, Sanitizer, compiler};
+use graft_emulate::{Edit, Job, Sanitizer, Toolchain, compiler};
 use graft_ir::{Array, random};
-use graft_kernels::cuda::{Element, Instance, Sizes};
-use std::path::{Path, PathBuf};
+use graft_kernels::cuda::{Element, Sizes};
+use std::path::Path;
 
 /// Sizes of tokens, inputs and outputs that are drawn from: one, odd ones, multiples of what is copied at once, and more
 /// than a block's tile.
@@ -92,13 +92,12 @@ pub(crate) fn skip(why: &str) {
     eprintln!("SKIPPED: {why}");
 }
 
-/// The program for `instance` with these faults; none, and said so, where there is no compiler.
-pub(crate) fn program(instance: Instance, sanitizer: Sanitizer, edits: &[Edit]) -> Option<PathBuf> {
+/// What builds the kernels with these faults; none, and said so, where there is no compiler.
+pub(crate) fn toolchain(sanitizer: Sanitizer, edits: &[Edit]) -> Option<Toolchain> {
     let Some(compiler) = compiler() else {
         skip("no C++ compiler for x86-64 Linux: the CUDA kernels are not emulated");
         return None;
     };
-    let build = Build { edits: edits.to_vec(), ..Build::new(instance, sanitizer) };
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulate");
-    Some(build.program(&compiler, &folder).unwrap_or_else(|e| panic!("{instance:?}: {e}")))
+    Some(Toolchain { edits: edits.to_vec(), ..Toolchain::new(compiler, &folder, sanitizer) })
 }

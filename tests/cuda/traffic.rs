@@ -1,6 +1,6 @@
 //! What plans say of their costs, against the study's figures.
 use graft_kernels::{
-    cuda::{Dropout, Element, Sizes, TILES},
+    cuda::{Element, Linear, Sizes, TILES},
     lora::cuda::{lora, lora_grad},
 };
 
@@ -9,8 +9,8 @@ use graft_kernels::{
 #[test]
 fn lora_moves_what_it_must() {
     let sizes = Sizes { tokens: 8192, n_in: 4096, n_out: 4096, rank: 16 };
-    let forward = lora(sizes, Element::Bf16, TILES[1], Dropout::NONE).traffic();
-    let backward = lora_grad(sizes, Element::Bf16, TILES[1], Dropout::NONE).traffic();
+    let linear = Linear::new(sizes, Element::Bf16, TILES[1]);
+    let (forward, backward) = (lora(&linear, [true; 2]).traffic(), lora_grad(&linear, [true; 3]).traffic());
     let both = (forward + backward).ideal as f64 / 1e6;
     assert!((both - 540.0).abs() < 54.0, "{both} MB");
     let dense = 2.0 * 2.0 * 8192.0 * 4096.0 * 4096.0;

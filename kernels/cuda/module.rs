@@ -1,0 +1,76 @@
+//! Modules: what is compiled at once, a source for certain types and sizes.
+use super::{Element, Tile, source};
+use std::sync::Arc;
+
+/// The text of a module.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Text {
+    /// One of the project's sources, by its path below `kernels`.
+    File(&'static str),
+    /// Made for the occasion.
+    Generated(Arc<str>),
+}
+
+/// A text and the constants that it is compiled with.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Module {
+    /// What is compiled.
+    pub text: Text,
+    /// Macros and what they stand for.
+    pub defines: Vec<(&'static str, String)>,
+}
+
+impl Module {
+    /// A source by its path below `kernels`.
+    pub fn file(path: &'static str) -> Module {
+        Module { text: Text::File(path), defines: Vec::new() }
+    }
+    /// A text made for the occasion.
+    pub fn generated(text: String) -> Module {
+        Module { text: Text::Generated(text.into()), defines: Vec::new() }
+    }
+    /// With a macro that stands for `value`.
+    pub fn define(mut self, name: &'static str, value: impl ToString) -> Module {
+        self.defines.push((name, value.to_string()));
+        self
+    }
+    /// For activations and weights of this type (`Element` in the sources).
+    pub fn element(self, element: Element) -> Module {
+        self.define("GRAFT_ELEMENT", element.name())
+    }
+    /// For large products by blocks of this shape (`MainTile`).
+    pub fn tile(self, tile: Tile) -> Module {
+        let Tile { m, n, k, warps: [wm, wn], stages } = tile;
+        self.define("GRAFT_TILE", format!("{m},{n},{k},{wm},{wn},{stages}"))
+    }
+    /// For adapters of at most this rank, a multiple of 16 (`PADDED_RANK`).
+    pub fn rank(self, rank: usize) -> Module {
+        self.define("GRAFT_RANK", rank)
+    }
+    /// The compiler's options that define the macros.
+    pub fn options(&self) -> Vec<String> {
+        self.defines.iter().map(|(name, value)| format!("-D{name}={value}")).collect()
+    }
+    /// Its name for messages and for a compiler's.
+    pub fn path(&self) -> &'static str {
+        match self.text {
+            Text::File(path) => path,
+            Text::Generated(_) => "generated.cu",
+        }
+    }
+    /// What is compiled; `None` if no source has its path.
+    pub fn source(&self) -> Option<&str> {
+        match &self.text {
+            Text::File(path) => source::text_of(path),
+            Text::Generated(text) => Some(text),
+        }
+    }
+}
+
+impl std::fmt::Display for Module {
+    /// Path and macros' values: `lora/lora.cu bf16 64,64,32,2,2,3 16`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.path())?;
+        self.defines.iter().try_for_each(|(_, value)| write!(f, " {value}"))
+    }
+}
