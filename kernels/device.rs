@@ -7,8 +7,8 @@ use crate::{
 /// What a device launches for one application of an op or function.
 #[derive(Clone, Copy)]
 pub struct Device {
-    /// Its launches; `None` where they do not serve these types or sizes.
-    pub plan: fn(&Site<'_>) -> Option<Plan>,
+    /// Makes its launches, if it has any; `None` where they do not serve these types or sizes.
+    pub plan: Option<fn(&Site<'_>) -> Option<Plan>>,
     /// The operands that may be strided; others are made row-major before.
     pub strided: Operands,
     /// Pairs (operand, result): the result may overwrite the row-major operand of the same type and size.
@@ -17,11 +17,11 @@ pub struct Device {
 
 impl Device {
     /// Nothing: the host has to do it.
-    pub const NONE: Device = Device::launches(|_| None);
+    pub const NONE: Device = Device { plan: None, strided: Operands::None, in_place: &[] };
 
     /// Launches that read row-major operands and overwrite none.
     pub const fn launches(plan: fn(&Site<'_>) -> Option<Plan>) -> Device {
-        Device { plan, strided: Operands::None, in_place: &[] }
+        Device { plan: Some(plan), strided: Operands::None, in_place: &[] }
     }
     /// Where these operands may be strided.
     pub const fn strided(mut self, operands: Operands) -> Device {

@@ -57,8 +57,8 @@ const OWN: &[(&str, &str)] = &[
 /// What becomes the module's library: its kernels, and the table of them.
 const UNIT: &str = "unit.cc";
 
-/// The host compiler, if this machine has one that the emulator can use: `$CXX`, g++ or clang++, on x86-64 Linux.
-pub fn compiler() -> Option<String> {
+/// The host compiler, if there is one.
+fn compiler() -> Option<String> {
     let works =
         |name: &String| Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success());
     let names = std::env::var("CXX").into_iter().chain(["g++", "clang++"].map(String::from));
@@ -67,9 +67,10 @@ pub fn compiler() -> Option<String> {
 }
 
 impl Toolchain {
-    /// One that builds the sources as they are, below `folder`.
-    pub fn new(compiler: String, folder: &Path, sanitizer: Sanitizer) -> Toolchain {
-        Toolchain { compiler, folder: folder.into(), sanitizer, edits: Vec::new() }
+    /// One that builds the sources as they are, below `folder`, if this machine has a compiler that it can use: `$CXX`,
+    /// g++ or clang++, on x86-64 Linux.
+    pub fn find(folder: &Path, sanitizer: Sanitizer) -> Option<Toolchain> {
+        Some(Toolchain { compiler: compiler()?, folder: folder.into(), sanitizer, edits: Vec::new() })
     }
 
     /// The program that runs jobs.

@@ -10,7 +10,7 @@ use std::{
 pub const ORDERS: u64 = 5;
 
 /// A plan and its operands.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Job {
     /// What to launch.
     pub plan: Plan,
@@ -18,6 +18,8 @@ pub struct Job {
     pub operands: Vec<Vec<u8>>,
     /// The results' sizes in bytes.
     pub results: Vec<usize>,
+    /// Pairs (operand, result): the operand lies in the result's memory.
+    pub in_place: Vec<(usize, usize)>,
 }
 
 /// What was executed.
@@ -127,7 +129,10 @@ impl Drop for Emulator {
 impl Job {
     /// Operands, results, workspace.
     fn buffers(&self) -> Vec<Vec<u8>> {
-        let results = self.results.iter().map(|&n| vec![POISON; n]);
+        let seed =
+            |o: usize| self.in_place.iter().find(|pair| pair.1 == o).map(|&(i, _)| self.operands[i].clone());
+        let results =
+            self.results.iter().enumerate().map(|(o, &n)| seed(o).unwrap_or_else(|| vec![POISON; n]));
         let workspace = vec![POISON; self.plan.workspace];
         self.operands.iter().cloned().chain(results).chain([workspace]).collect()
     }
@@ -163,7 +168,10 @@ impl Job {
         let none = u64::MAX;
         let n_operands = self.operands.len();
         match argument {
-            Argument::Buffer(Buffer::Operand(i)) => [8, i as u64, 0],
+            Argument::Buffer(Buffer::Operand(i)) => {
+                let shared = self.in_place.iter().find(|pair| pair.0 == i).map(|&(_, o)| n_operands + o);
+                [8, shared.unwrap_or(i) as u64, 0]
+            }
             Argument::Buffer(Buffer::Result(i)) => [8, (n_operands + i) as u64, 0],
             Argument::Buffer(Buffer::Workspace(at)) => {
                 [8, (n_operands + self.results.len()) as u64, at as u64]

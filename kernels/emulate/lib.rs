@@ -5,5 +5,5 @@
 mod compile;
 mod job;
 
-pub use compile::{Edit, Sanitizer, Toolchain, compiler};
+pub use compile::{Edit, Sanitizer, Toolchain};
 pub use job::{Emulator, Job, ORDERS, Outcome, Statistics};

@@ -71,7 +71,7 @@ impl Drawn {
         let Sizes { tokens, n_out, rank, .. } = self.sizes;
         let results = [n_out, rank].map(|n| tokens * n * self.element.bytes()).to_vec();
         let plan = bone(&self.linear(), [true; 2]);
-        let job = Job { plan, operands: self.bytes(&operands), results };
+        let job = Job { plan, operands: self.bytes(&operands), results, ..Job::default() };
         let arrays = self.results("graft.Bone", &operands, 1);
         self.case("bone", job, [("y", self.element), ("s", self.element)], arrays)
     }
@@ -80,7 +80,7 @@ impl Drawn {
         let Sizes { tokens, n_in, n_out, rank } = self.sizes;
         let results = vec![tokens * n_in * self.element.bytes(), 4 * rank * n_out];
         let plan = bone_grad(&self.linear(), [true; 2]);
-        let job = Job { plan, operands: self.bytes(&operands), results };
+        let job = Job { plan, operands: self.bytes(&operands), results, ..Job::default() };
         let arrays = self.results("graft.BoneGrad", &operands, 2);
         self.case("bone_grad", job, [("dx", self.element), ("dd", Element::F32)], arrays)
     }

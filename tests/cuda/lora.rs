@@ -103,7 +103,11 @@ impl Drawn {
             [("y", self.element), ("h", self.element)],
             [exact, rounded, terms],
         );
-        Case { what: self.describe("lora"), job: Job { plan, operands, results: sizes.to_vec() }, expected }
+        Case {
+            what: self.describe("lora"),
+            job: Job { plan, operands, results: sizes.to_vec(), ..Job::default() },
+            expected,
+        }
     }
 
     fn backward(&self, tile: Tile) -> Case {
@@ -131,7 +135,11 @@ impl Drawn {
         // Nothing that db is made of is rounded before it.
         rounded[2] = map(&rounded[2], |_, _| 0.0);
         let expected = expected(self.sizes, self.element, results, [exact, rounded, terms]);
-        Case { what: self.describe("lora_grad"), job: Job { plan, operands, results: sizes }, expected }
+        Case {
+            what: self.describe("lora_grad"),
+            job: Job { plan, operands, results: sizes, ..Job::default() },
+            expected,
+        }
     }
 
     /// The operands' bytes, the counters of dropout last.

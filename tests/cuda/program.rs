@@ -1,6 +1,6 @@
 //! Cases for the emulator.
 use crate::convert::decode;
-use graft_emulate::{Edit, Job, Sanitizer, Toolchain, compiler};
+use graft_emulate::{Edit, Job, Sanitizer, Toolchain};
 use graft_ir::{Array, random};
 use graft_kernels::cuda::{Element, Sizes};
 use std::path::Path;
@@ -94,10 +94,10 @@ pub(crate) fn skip(why: &str) {
 
 /// What builds the kernels with these faults; none, and said so, where there is no compiler.
 pub(crate) fn toolchain(sanitizer: Sanitizer, edits: &[Edit]) -> Option<Toolchain> {
-    let Some(compiler) = compiler() else {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulate");
+    let Some(toolchain) = Toolchain::find(&folder, sanitizer) else {
         skip("no C++ compiler for x86-64 Linux: the CUDA kernels are not emulated");
         return None;
     };
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulate");
-    Some(Toolchain { edits: edits.to_vec(), ..Toolchain::new(compiler, &folder, sanitizer) })
+    Some(Toolchain { edits: edits.to_vec(), ..toolchain })
 }

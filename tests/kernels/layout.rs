@@ -18,6 +18,10 @@ impl Laid {
     pub(crate) fn view(&self) -> View<'_> {
         View { dtype: self.dtype, dims: &self.dims, strides: &self.strides, data: self.memory.bytes() }
     }
+    /// The bytes from the first element to the last one.
+    pub(crate) fn bytes(&self) -> usize {
+        extent(&self.dims, &self.strides) * self.dtype.bits() / 8
+    }
 }
 
 /// Lays an operand out. Where it is strided, axes may be repeated: the operand is then made to have the same elements

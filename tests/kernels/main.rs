@@ -2,6 +2,7 @@
 //! table allows it, results in place of operands where it allows that, results unwanted; on 1, 2 and 4 threads, whose
 //! results must have the same bits. The reference is the op's `eval`, or the function's body, in `f64`.
 mod case;
+mod device;
 mod draw;
 mod layout;
 mod outcome;

@@ -39,7 +39,7 @@ pub(crate) fn check(kernel: &Kernel, mut case: Case, draw: &mut Draw) -> Result<
     let (graph, node) = case.node(kernel.name, &wanted).map_err(|e| e.to_string())?;
     let opset = graph.opset(node.domain_and_name().0).unwrap_or(1);
     let results: Vec<_> = reference.iter().zip(&wanted).map(|(r, w)| w.then_some(r)).collect();
-    let in_place = in_place(kernel, &operands, &results, draw);
+    let in_place = in_place(kernel.in_place, &operands, &results, draw);
     let setting = Setting { kernel, node, opset, operands, results, in_place };
     let describe = |what: &str| {
         let sizes = setting.operands.iter().flatten().map(|o| (o.dtype, &o.dims, &o.strides));
@@ -59,7 +59,7 @@ pub(crate) fn check(kernel: &Kernel, mut case: Case, draw: &mut Draw) -> Result<
 }
 
 /// A choice of results that the kernel serves; it must serve all of them together.
-fn wanted(kernel: &Kernel, case: &Case, draw: &mut Draw) -> Result<Vec<bool>, String> {
+pub(crate) fn wanted(kernel: &Kernel, case: &Case, draw: &mut Draw) -> Result<Vec<bool>, String> {
     let all = vec![true; case.results];
     let serves = |wanted: &[bool]| -> Result<bool, String> {
         let (graph, node) = case.node(kernel.name, wanted).map_err(|e| e.to_string())?;
@@ -74,14 +74,14 @@ fn wanted(kernel: &Kernel, case: &Case, draw: &mut Draw) -> Result<Vec<bool>, St
 }
 
 /// A choice of the pairs that the table allows.
-fn in_place(
-    kernel: &Kernel,
+pub(crate) fn in_place(
+    pairs: &[(usize, usize)],
     operands: &[Option<Laid>],
     results: &[Option<&Array>],
     draw: &mut Draw,
 ) -> Vec<(usize, usize)> {
     let mut chosen: Vec<(usize, usize)> = Vec::new();
-    for &(i, o) in kernel.in_place {
+    for &(i, o) in pairs {
         let (Some(Some(x)), Some(Some(y))) = (operands.get(i), results.get(o)) else { continue };
         let fits = x.dtype == y.dtype && x.dims == y.dims && x.view().is_row_major() && !y.is_empty();
         if fits && chosen.iter().all(|c| c.0 != i && c.1 != o) && draw.flip() {
@@ -150,7 +150,7 @@ fn pool(threads: usize) -> &'static ThreadPool {
 }
 
 /// Compares results with the reference.
-fn judge(
+pub(crate) fn judge(
     op: &str,
     case: &Case,
     expected: &[Option<&Array>],

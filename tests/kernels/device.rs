@@ -1,0 +1,132 @@
+//! The device's kernels on the same cases and under the same bounds as the host's, run by the emulator: in five orders of
+//! threads, whose results must have the same bits.
+use crate::{
+    LARGEST,
+    case::Case,
+    draw::Draw,
+    layout::{Laid, lay},
+    outcome::{in_place, judge, wanted},
+    row,
+};
+use graft_emulate::{Emulator, Job, ORDERS, Sanitizer, Toolchain};
+use graft_ir::{Array, Node};
+use graft_kernels::{
+    Kernel,
+    cuda::{Plan, Shape, Site, Target},
+    row_major,
+};
+use std::path::Path;
+
+/// Random cases of each kernel, and how many of them at least a device has to serve: sizes of 0 it need not.
+const CASES: u64 = 12;
+const SERVED: u64 = CASES / 4;
+
+/// What a case came to.
+enum Outcome {
+    Right,
+    NotServed,
+}
+
+/// Runs a case if the device serves it.
+fn check(
+    kernel: &Kernel,
+    mut case: Case,
+    draw: &mut Draw,
+    emulator: &mut Emulator,
+) -> Result<Outcome, String> {
+    let mut operands = Vec::new();
+    for (i, operand) in case.operands.iter_mut().enumerate() {
+        let laid = operand.as_mut().map(|array| lay(array, kernel.device.strided.contains(i), draw));
+        operands.push(laid.transpose().map_err(|e| e.to_string())?);
+    }
+    let reference = case.reference(kernel.name).map_err(|e| format!("{e}; {case:?}"))?;
+    let wanted = wanted(kernel, &case, draw)?;
+    let (graph, node) = case.node(kernel.name, &wanted).map_err(|e| e.to_string())?;
+    let opset = graph.opset(node.domain_and_name().0).unwrap_or(1);
+    let results: Vec<_> = reference.iter().zip(&wanted).map(|(r, w)| w.then_some(r)).collect();
+    let Some(plan) = plan(kernel, (&node, opset), &operands, &results) else { return Ok(Outcome::NotServed) };
+    let in_place = in_place(kernel.device.in_place, &operands, &results, draw);
+    let sizes = operands.iter().flatten().map(|o| (o.dtype, &o.dims, &o.strides)).collect::<Vec<_>>();
+    let described = format!(
+        "opset {opset}, {:?}, wanted {wanted:?}, in place {in_place:?}, operands {sizes:?}",
+        case.attrs
+    );
+    let bytes = |o: &Option<Laid>| o.as_ref().map_or(Vec::new(), |o| o.memory.bytes()[..o.bytes()].to_vec());
+    let len = |r: &Option<&Array>| r.map_or(0, |a| a.len() * a.dtype.bits() / 8);
+    let job = Job {
+        plan,
+        operands: operands.iter().map(bytes).collect(),
+        results: results.iter().map(len).collect(),
+        in_place,
+    };
+    let first = emulator.run(&job, 0, 1).map_err(|e| format!("{e}; {described}"))?.results;
+    for order in 1..ORDERS {
+        if emulator.run(&job, order, 7).map_err(|e| format!("{e}; {described}"))?.results != first {
+            return Err(format!("other bits in order {order}; {described}"));
+        }
+    }
+    let found: Vec<_> = first.into_iter().zip(&wanted).map(|(bytes, w)| w.then_some(bytes)).collect();
+    judge(kernel.name, &case, &results, &found).map_err(|what| format!("{what}; {described}"))?;
+    Ok(Outcome::Right)
+}
+
+/// What the device would launch.
+fn plan(
+    kernel: &Kernel,
+    (node, opset): (&Node, i64),
+    operands: &[Option<Laid>],
+    results: &[Option<&Array>],
+) -> Option<Plan> {
+    let strides: Vec<_> = results.iter().map(|r| r.map_or(Vec::new(), |r| row_major(&r.dims))).collect();
+    let outputs = results.iter().zip(&strides).map(|(result, strides)| {
+        result.map(|r| Shape { dtype: r.dtype, dims: &r.dims, strides, known: None })
+    });
+    let inputs = operands.iter().map(|o| o.as_ref().map(shape)).collect();
+    let site = Site { node, opset, inputs, outputs: outputs.collect(), target: Target::default() };
+    kernel.device.plan.and_then(|plan| plan(&site))
+}
+
+/// An operand as a planner sees it; what is small counts as known beforehand, as axes and bounds are in a graph.
+fn shape(laid: &Laid) -> Shape<'_> {
+    let view = laid.view();
+    let is_known = view.is_row_major() && view.len() <= 16;
+    let known = is_known.then(|| &laid.memory.bytes()[..laid.bytes()]);
+    Shape { dtype: laid.dtype, dims: &laid.dims, strides: &laid.strides, known }
+}
+
+#[test]
+fn every_device_kernel_computes_what_its_op_means() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulate");
+    let Some(toolchain) = Toolchain::find(&folder, Sanitizer::None) else {
+        return skip("no C++ compiler for x86-64 Linux: the CUDA kernels are not emulated");
+    };
+    let mut emulator = Emulator::start(toolchain.clone()).unwrap_or_else(|e| panic!("{e}"));
+    let mut failures = Vec::new();
+    for kernel in graft_kernels::all() {
+        let Some((_, generate)) = row(kernel).filter(|_| kernel.device.plan.is_some()) else { continue };
+        let mut served = 0;
+        for seed in 0..CASES {
+            let mut draw = Draw::new(seed, LARGEST);
+            let case = generate(&mut draw);
+            match check(kernel, case, &mut draw, &mut emulator) {
+                Ok(Outcome::Right) => served += 1,
+                Ok(Outcome::NotServed) => {}
+                Err(e) => {
+                    failures.push(format!("{} (seed {seed}): {e}", kernel.name));
+                    // What is wrong may have ended the program.
+                    emulator = Emulator::start(toolchain.clone()).unwrap_or_else(|e| panic!("{e}"));
+                    break;
+                }
+            }
+        }
+        if served < SERVED {
+            failures.push(format!("{}: the device serves {served} of {CASES} cases only", kernel.name));
+        }
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+#[expect(clippy::print_stderr, reason = "a skipped check says so")]
+fn skip(why: &str) {
+    eprintln!("SKIPPED: {why}");
+}
