@@ -62,6 +62,7 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("cuda/device.cuh", include_str!("device.cuh")),
     ("cuda/dialect.cuh", include_str!("dialect.cuh")),
     ("cuda/instance.cuh", include_str!("instance.cuh")),
+    ("cuda/math.cuh", include_str!("math.cuh")),
     ("cuda/panel.cuh", include_str!("panel.cuh")),
     ("cuda/product.cuh", include_str!("product.cuh")),
     ("cuda/random.cuh", include_str!("random.cuh")),

@@ -164,6 +164,21 @@ inline u32 as_bits(float x) {
   return bits;
 }
 
+inline double as_double(u64 bits) {
+  double x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+inline u64 as_bits(double x) {
+  u64 bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+inline float sqrt(float x) { return std::sqrt(x); }
+inline double sqrt(double x) { return std::sqrt(x); }
+
 template <class T>
 inline void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1, emulate::At at = emulate::At::current()) {
   const emulate::Instruction instruction = sizeof(T) == 2 && std::is_same_v<T, bf16> ? emulate::mma_bf16 : emulate::mma_f16;

@@ -5,6 +5,7 @@ mod bone;
 mod convert;
 mod faults;
 mod lora;
+mod math;
 mod nvrtc;
 mod program;
 mod reference;
