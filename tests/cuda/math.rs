@@ -155,7 +155,7 @@ fn functions_have_the_bits_of_the_cpus() {
             traffic: Traffic::default(),
         };
         let plan = Plan { launches: vec![launch], workspace: 0 };
-        let job = Job { plan, operands: bytes.clone(), results: vec![4 * n] };
+        let job = Job { plan, operands: bytes.clone(), results: vec![4 * n], in_place: Vec::new() };
         let outcome = emulator.run(&job, 0, 1).unwrap_or_else(|e| panic!("{}: {e}", function.op));
         let (found, expected) = (decode(Element::F32, &outcome.results[0]), on_cpu(function, &bytes));
         for (i, (&found, expected)) in found.iter().zip(expected).enumerate() {
