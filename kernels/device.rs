@@ -2,26 +2,38 @@
 use crate::{
     Operands,
     cuda::{Plan, Site},
+    elementwise::cuda as elementwise,
 };
 
-/// What a device launches for one application of an op or function.
+/// What a device does for one application of an op or function.
 #[derive(Clone, Copy)]
 pub struct Device {
-    /// Makes its launches, if it has any; `None` where they do not serve these types or sizes.
-    pub plan: Option<fn(&Site<'_>) -> Option<Plan>>,
+    /// How it is done.
+    pub work: Work,
     /// The operands that may be strided; others are made row-major before.
     pub strided: Operands,
     /// Pairs (operand, result): the result may overwrite the row-major operand of the same type and size.
     pub in_place: &'static [(usize, usize)],
 }
 
+/// How a device does an op's or a function's work.
+#[derive(Clone, Copy)]
+pub enum Work {
+    /// Not at all: the host has to.
+    None,
+    /// By launches that this function makes; `None` where they do not serve these types or sizes.
+    Launches(fn(&Site<'_>) -> Option<Plan>),
+    /// Element by element: neighbouring ops become one kernel.
+    Map(elementwise::Expression),
+}
+
 impl Device {
     /// Nothing: the host has to do it.
-    pub const NONE: Device = Device { plan: None, strided: Operands::None, in_place: &[] };
+    pub const NONE: Device = Device { work: Work::None, strided: Operands::None, in_place: &[] };
 
     /// Launches that read row-major operands and overwrite none.
     pub const fn launches(plan: fn(&Site<'_>) -> Option<Plan>) -> Device {
-        Device { plan: Some(plan), strided: Operands::None, in_place: &[] }
+        Device { work: Work::Launches(plan), ..Device::NONE }
     }
     /// Where these operands may be strided.
     pub const fn strided(mut self, operands: Operands) -> Device {
@@ -32,5 +44,17 @@ impl Device {
     pub const fn in_place(mut self, pairs: &'static [(usize, usize)]) -> Device {
         self.in_place = pairs;
         self
+    }
+    /// Whether it does anything.
+    pub fn is_any(&self) -> bool {
+        !matches!(self.work, Work::None)
+    }
+    /// What it launches at `site`; `None` where it does not serve these types or sizes.
+    pub fn plan(&self, site: &Site<'_>) -> Option<Plan> {
+        match self.work {
+            Work::None => None,
+            Work::Launches(plan) => plan(site),
+            Work::Map(expression) => elementwise::plan(expression, site),
+        }
     }
 }

@@ -37,7 +37,8 @@ mod tri;
 mod window;
 
 pub use call::{Call, Operand, View, ViewMut, axis, extent, is_row_major, row_major};
-pub use device::Device;
+pub use device::{Device, Work};
+pub use elementwise::cuda::{Chain, Expression, Source};
 pub use memory::{ALIGN, Memory, borrow};
 pub use movement::copy;
 pub use threads::Threads;

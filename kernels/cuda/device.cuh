@@ -106,6 +106,11 @@ __device__ __forceinline__ u32 as_bits(float x) { return __float_as_uint(x); }
 __device__ __forceinline__ double as_double(u64 bits) { return __longlong_as_double(static_cast<i64>(bits)); }
 __device__ __forceinline__ u64 as_bits(double x) { return static_cast<u64>(__double_as_longlong(x)); }
 
+/// The nearest whole numbers: above, below, and ties to even.
+__device__ __forceinline__ float round_up(float x) { return ceilf(x); }
+__device__ __forceinline__ float round_down(float x) { return floorf(x); }
+__device__ __forceinline__ float round_even(float x) { return rintf(x); }
+
 /// The square root, rounded once.
 __device__ __forceinline__ float sqrt(float x) { return __fsqrt_rn(x); }
 __device__ __forceinline__ double sqrt(double x) { return __dsqrt_rn(x); }

@@ -1,5 +1,7 @@
 //! CUDA: the sources of the kernels, and launch plans, which say as plain data what to launch. One function for each kernel
 //! makes its plans; the driver, the emulator (`kernels/emulate`) and whatever else runs kernels take them as they are.
+mod cache;
+mod gpu;
 mod linear;
 mod module;
 pub mod nvrtc;
@@ -8,6 +10,8 @@ mod site;
 mod source;
 mod split;
 
+pub use cache::Cache;
+pub use gpu::{DeviceMemory, Gpu, Recording};
 pub use linear::{LARGEST_RANK, Linear, Sizes};
 pub(crate) use linear::{Product, RankGrad, arguments};
 pub use module::{Module, Text};

@@ -66,6 +66,7 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("cuda/panel.cuh", include_str!("panel.cuh")),
     ("cuda/product.cuh", include_str!("product.cuh")),
     ("cuda/random.cuh", include_str!("random.cuh")),
+    ("elementwise/elementwise.cuh", include_str!("../elementwise/elementwise.cuh")),
     ("gemm/extended.cuh", include_str!("../gemm/extended.cuh")),
     ("gemm/rank_grad.cuh", include_str!("../gemm/rank_grad.cuh")),
 ];

@@ -1,8 +1,10 @@
 //! Ops that work element by element, with broadcasting.
 mod cast;
 mod cpu;
+pub(crate) mod cuda;
 
-use crate::{Call, Kernel, Operands, Run, dtype, floats, math};
+use crate::{Call, Kernel, Operands, Run, cuda::Site, dtype, floats, math};
+use cuda::{clip as clip_text, divided, fold, made, text};
 use graft_ir::{DType, Node, Result, Type, infer::dtype_attr};
 
 const fn unary(name: &'static str, run: Run) -> Kernel {
@@ -95,54 +97,80 @@ fn bounded(node: &Node, types: &[Option<Type>]) -> bool {
 }
 
 pub(crate) const KERNELS: &[Kernel] = &[
-    unary("Abs", |c| cpu::map(c, f32::abs)),
-    unary("Ceil", |c| cpu::map(c, f32::ceil)),
-    unary("Cos", |c| cpu::map(c, |x| f64::from(x).cos() as f32)),
-    unary("Erf", |c| cpu::map(c, math::erf)),
-    unary("Exp", |c| cpu::map(c, math::exp)),
-    unary("Floor", |c| cpu::map(c, f32::floor)),
-    unary("Gelu", gelu),
+    unary("Abs", |c| cpu::map(c, f32::abs)).device(text("magnitude({0})")),
+    unary("Ceil", |c| cpu::map(c, f32::ceil)).device(text("round_up({0})")),
+    unary("Cos", |c| cpu::map(c, |x| f64::from(x).cos() as f32)).device(text("cos({0})")),
+    unary("Erf", |c| cpu::map(c, math::erf)).device(text("erf({0})")),
+    unary("Exp", |c| cpu::map(c, math::exp)).device(text("exp({0})")),
+    unary("Floor", |c| cpu::map(c, f32::floor)).device(text("round_down({0})")),
+    unary("Gelu", gelu).device(made(gelu_text)),
     Kernel::new("IsNaN", |_, t| floats(t, 1), |c| cpu::unary(c, |x: f32| u8::from(x.is_nan())))
-        .strided(Operands::All),
-    unary("LeakyRelu", leaky_relu),
-    unary("Log", |c| cpu::map(c, |x| f64::from(x).ln() as f32)),
-    unary("Neg", |c| cpu::map(c, |x| -x)),
-    unary("Reciprocal", |c| cpu::map(c, |x| 1.0 / x)),
-    unary("Relu", |c| cpu::map(c, |x| if x < 0.0 { 0.0 } else { x })),
-    unary("Round", |c| cpu::map(c, f32::round_ties_even)),
-    unary("Sigmoid", |c| cpu::map(c, math::sigmoid)),
-    unary("Sign", |c| cpu::map(c, |x| if x == 0.0 || x.is_nan() { x } else { x.signum() })),
-    unary("Sin", |c| cpu::map(c, |x| f64::from(x).sin() as f32)),
-    unary("Softplus", |c| cpu::map(c, softplus)),
-    unary("Sqrt", |c| cpu::map(c, f32::sqrt)),
-    unary("Tanh", |c| cpu::map(c, math::tanh)),
-    unary("graft.Gelu", |c| cpu::map(c, math::gelu)),
-    unary("graft.GeluTanh", |c| cpu::map(c, math::gelu_tanh)),
-    unary("graft.Silu", |c| cpu::map(c, math::silu)),
-    Kernel::new("Clip", bounded, clip).strided(Operands::Only(&[0])).in_place(&[(0, 0)]),
-    arithmetic("Add", |c| cpu::arithmetic(c, cpu::Arithmetic::Add)),
-    arithmetic("Sub", |c| cpu::arithmetic(c, cpu::Arithmetic::Sub)),
-    arithmetic("Mul", |c| cpu::arithmetic(c, cpu::Arithmetic::Mul)),
-    arithmetic("Div", cpu::divide),
-    Kernel::new("Mod", integers, cpu::modulo).strided(Operands::All).in_place(&[(0, 0), (1, 0)]),
-    variadic("Max", |c| cpu::variadic(c, cpu::Arithmetic::Max)),
-    variadic("Min", |c| cpu::variadic(c, cpu::Arithmetic::Min)),
-    variadic("Sum", |c| cpu::variadic(c, cpu::Arithmetic::Add)),
-    float_pair("Pow", cpu::pow),
-    float_pair("graft.GeluGrad", |c| cpu::zip(c, math::gelu_grad)),
-    float_pair("graft.GeluTanhGrad", |c| cpu::zip(c, math::gelu_tanh_grad)),
-    comparison("Equal", |c| cpu::compare(c, cpu::Comparison::Equal)),
-    comparison("Less", |c| cpu::compare(c, cpu::Comparison::Less)),
-    comparison("LessOrEqual", |c| cpu::compare(c, cpu::Comparison::LessOrEqual)),
-    comparison("Greater", |c| cpu::compare(c, cpu::Comparison::Greater)),
-    comparison("GreaterOrEqual", |c| cpu::compare(c, cpu::Comparison::GreaterOrEqual)),
-    logical("And", |c| cpu::logic(c, |a, b| a & b)),
-    logical("Or", |c| cpu::logic(c, |a, b| a | b)),
-    logical("Xor", |c| cpu::logic(c, |a, b| a ^ b)),
-    logical("Not", cpu::not),
-    Kernel::new("Where", selectable, cpu::select).strided(Operands::All),
-    Kernel::new("Cast", castable, cast::cast).strided(Operands::All),
+        .strided(Operands::All)
+        .device(text("{0} != {0}")),
+    unary("LeakyRelu", leaky_relu).device(made(leaky_relu_text)),
+    unary("Log", |c| cpu::map(c, |x| f64::from(x).ln() as f32)).device(text("log({0})")),
+    unary("Neg", |c| cpu::map(c, |x| -x)).device(text("-{0}")),
+    unary("Reciprocal", |c| cpu::map(c, |x| 1.0 / x)).device(text("1.f / {0}")),
+    unary("Relu", |c| cpu::map(c, |x| if x < 0.0 { 0.0 } else { x })).device(text("{0} < 0.f ? 0.f : {0}")),
+    unary("Round", |c| cpu::map(c, f32::round_ties_even)).device(text("round_even({0})")),
+    unary("Sigmoid", |c| cpu::map(c, math::sigmoid)).device(text("sigmoid({0})")),
+    unary("Sign", |c| cpu::map(c, |x| if x == 0.0 || x.is_nan() { x } else { x.signum() }))
+        .device(text("sign({0})")),
+    unary("Sin", |c| cpu::map(c, |x| f64::from(x).sin() as f32)).device(text("sin({0})")),
+    unary("Softplus", |c| cpu::map(c, softplus)).device(text("softplus({0})")),
+    unary("Sqrt", |c| cpu::map(c, f32::sqrt)).device(text("sqrt({0})")),
+    unary("Tanh", |c| cpu::map(c, math::tanh)).device(text("tanh({0})")),
+    unary("graft.Gelu", |c| cpu::map(c, math::gelu)).device(text("gelu({0})")),
+    unary("graft.GeluTanh", |c| cpu::map(c, math::gelu_tanh)).device(text("gelu_tanh({0})")),
+    unary("graft.Silu", |c| cpu::map(c, math::silu)).device(text("silu({0})")),
+    Kernel::new("Clip", bounded, clip)
+        .strided(Operands::Only(&[0]))
+        .in_place(&[(0, 0)])
+        .device(made(clip_text)),
+    arithmetic("Add", |c| cpu::arithmetic(c, cpu::Arithmetic::Add)).device(text("plus({0}, {1})")),
+    arithmetic("Sub", |c| cpu::arithmetic(c, cpu::Arithmetic::Sub)).device(text("minus({0}, {1})")),
+    arithmetic("Mul", |c| cpu::arithmetic(c, cpu::Arithmetic::Mul)).device(text("times({0}, {1})")),
+    arithmetic("Div", cpu::divide).device(made(|site| divided(site, "{0} / {1}", "{0} / {1}"))),
+    Kernel::new("Mod", integers, cpu::modulo)
+        .strided(Operands::All)
+        .in_place(&[(0, 0), (1, 0)])
+        .device(made(modulo_text)),
+    variadic("Max", |c| cpu::variadic(c, cpu::Arithmetic::Max)).device(made(|site| fold(site, "maximum"))),
+    variadic("Min", |c| cpu::variadic(c, cpu::Arithmetic::Min)).device(made(|site| fold(site, "minimum"))),
+    variadic("Sum", |c| cpu::variadic(c, cpu::Arithmetic::Add)).device(made(|site| fold(site, "plus"))),
+    float_pair("Pow", cpu::pow).device(text("pow({0}, {1})")),
+    float_pair("graft.GeluGrad", |c| cpu::zip(c, math::gelu_grad)).device(text("gelu_grad({0}, {1})")),
+    float_pair("graft.GeluTanhGrad", |c| cpu::zip(c, math::gelu_tanh_grad))
+        .device(text("gelu_tanh_grad({0}, {1})")),
+    comparison("Equal", |c| cpu::compare(c, cpu::Comparison::Equal)).device(text("{0} == {1}")),
+    comparison("Less", |c| cpu::compare(c, cpu::Comparison::Less)).device(text("{0} < {1}")),
+    comparison("LessOrEqual", |c| cpu::compare(c, cpu::Comparison::LessOrEqual)).device(text("{0} <= {1}")),
+    comparison("Greater", |c| cpu::compare(c, cpu::Comparison::Greater)).device(text("{0} > {1}")),
+    comparison("GreaterOrEqual", |c| cpu::compare(c, cpu::Comparison::GreaterOrEqual))
+        .device(text("{0} >= {1}")),
+    logical("And", |c| cpu::logic(c, |a, b| a & b)).device(text("{0} && {1}")),
+    logical("Or", |c| cpu::logic(c, |a, b| a | b)).device(text("{0} || {1}")),
+    logical("Xor", |c| cpu::logic(c, |a, b| a ^ b)).device(text("{0} != {1}")),
+    logical("Not", cpu::not).device(text("!{0}")),
+    Kernel::new("Where", selectable, cpu::select).strided(Operands::All).device(text("{0} ? {1} : {2}")),
+    Kernel::new("Cast", castable, cast::cast).strided(Operands::All).device(made(cuda::cast)),
 ];
+
+fn gelu_text(site: &Site<'_>) -> Option<String> {
+    let is_tanh = site.node.str("approximate").ok()? == Some("tanh");
+    Some(if is_tanh { "gelu_tanh({0})".into() } else { "gelu({0})".into() })
+}
+
+fn leaky_relu_text(site: &Site<'_>) -> Option<String> {
+    let alpha = site.node.float("alpha").ok()?.map_or(0.01f64, f64::from);
+    let alpha = format!("as_double({:#x}ull)", alpha.to_bits());
+    Some(format!("{{0}} < 0.f ? static_cast<float>({alpha} * static_cast<double>({{0}})) : {{0}}"))
+}
+
+fn modulo_text(site: &Site<'_>) -> Option<String> {
+    let is_truncated = site.node.int("fmod").ok()?.unwrap_or(0) != 0;
+    divided(site, "", if is_truncated { "{0} % {1}" } else { "modulo({0}, {1})" })
+}
 
 /// A condition, and two operands of the same type whose elements have a whole number of bytes.
 fn selectable(_: &Node, types: &[Option<Type>]) -> bool {

@@ -176,6 +176,10 @@ inline u64 as_bits(double x) {
   return bits;
 }
 
+inline float round_up(float x) { return std::ceil(x); }
+inline float round_down(float x) { return std::floor(x); }
+inline float round_even(float x) { return std::nearbyint(x); }
+
 inline float sqrt(float x) { return std::sqrt(x); }
 inline double sqrt(double x) { return std::sqrt(x); }
 

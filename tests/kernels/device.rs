@@ -11,15 +11,16 @@ use crate::{
 use graft_emulate::{Emulator, Job, ORDERS, Sanitizer, Toolchain};
 use graft_ir::{Array, Node};
 use graft_kernels::{
-    Kernel,
+    Kernel, Work,
     cuda::{Plan, Shape, Site, Target},
     row_major,
 };
 use std::path::Path;
 
-/// Random cases of each kernel, and how many of them at least a device has to serve: sizes of 0 it need not.
-const CASES: u64 = 12;
-const SERVED: u64 = CASES / 4;
+/// Random cases of each kernel; fewer of those whose every case is a source to compile.
+fn cases(kernel: &Kernel) -> u64 {
+    if matches!(kernel.device.work, Work::Map(_)) { 4 } else { 12 }
+}
 
 /// What a case came to.
 enum Outcome {
@@ -83,7 +84,7 @@ fn plan(
     });
     let inputs = operands.iter().map(|o| o.as_ref().map(shape)).collect();
     let site = Site { node, opset, inputs, outputs: outputs.collect(), target: Target::default() };
-    kernel.device.plan.and_then(|plan| plan(&site))
+    kernel.device.plan(&site)
 }
 
 /// An operand as a planner sees it; what is small counts as known beforehand, as axes and bounds are in a graph.
@@ -103,9 +104,9 @@ fn every_device_kernel_computes_what_its_op_means() {
     let mut emulator = Emulator::start(toolchain.clone()).unwrap_or_else(|e| panic!("{e}"));
     let mut failures = Vec::new();
     for kernel in graft_kernels::all() {
-        let Some((_, generate)) = row(kernel).filter(|_| kernel.device.plan.is_some()) else { continue };
+        let Some((_, generate)) = row(kernel).filter(|_| kernel.device.is_any()) else { continue };
         let mut served = 0;
-        for seed in 0..CASES {
+        for seed in 0..cases(kernel) {
             let mut draw = Draw::new(seed, LARGEST);
             let case = generate(&mut draw);
             match check(kernel, case, &mut draw, &mut emulator) {
@@ -119,8 +120,9 @@ fn every_device_kernel_computes_what_its_op_means() {
                 }
             }
         }
-        if served < SERVED {
-            failures.push(format!("{}: the device serves {served} of {CASES} cases only", kernel.name));
+        // Sizes of 0 and integers that may divide by 0 need not be served.
+        if 4 * served < cases(kernel) {
+            failures.push(format!("{}: the device serves {served} cases only", kernel.name));
         }
     }
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
