@@ -4,10 +4,12 @@
 mod bone;
 mod convert;
 mod faults;
+mod interpreter;
 mod lora;
 mod math;
 mod nvrtc;
 mod program;
+mod ptx;
 mod reference;
 mod traffic;
 
