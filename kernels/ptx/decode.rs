@@ -74,11 +74,7 @@ struct Decoder<'a> {
 /// What is not understood, and where.
 pub(crate) fn decode<'a>(entry: &Entry<'a>, statics: &Statics<'a>) -> Result<Program, Error> {
     let mut decoder = Decoder {
-        program: Program {
-            name: entry.name.into(),
-            most_threads: entry.most_threads,
-            ..Program::default()
-        },
+        program: Program { name: entry.name.into(), most_threads: entry.most_threads, ..Program::default() },
         registers: Registers::new(),
         symbols: statics.places.clone(),
         parameters: HashMap::new(),
@@ -257,7 +253,7 @@ impl<'a> Decoder<'a> {
         }
     }
     /// A register that is written.
-    fn to(&mut self, operand: &Operand<'a>) -> Result<Register, String> {
+    fn result(&mut self, operand: &Operand<'a>) -> Result<Register, String> {
         match operand {
             Operand::Name(name) => {
                 self.registers.find(name).ok_or_else(|| format!("`{name}` is not a register"))
@@ -265,19 +261,19 @@ impl<'a> Decoder<'a> {
             other => Err(format!("{other:?} is not a register")),
         }
     }
-    fn to_r(&mut self, operand: &Operand<'a>) -> Result<R, String> {
-        match self.to(operand)? {
+    fn result_r(&mut self, operand: &Operand<'a>) -> Result<R, String> {
+        match self.result(operand)? {
             Register::R(r) => Ok(r),
             other => Err(format!("{other:?} is not a register of 32 or 16 bits")),
         }
     }
-    fn to_w(&mut self, operand: &Operand<'a>) -> Result<W, String> {
-        match self.to(operand)? {
+    fn result_w(&mut self, operand: &Operand<'a>) -> Result<W, String> {
+        match self.result(operand)? {
             Register::W(w) => Ok(w),
             other => Err(format!("{other:?} is not a register of 64 bits")),
         }
     }
-    fn to_p(&mut self, operand: &Operand<'a>) -> Result<P, String> {
+    fn result_p(&mut self, operand: &Operand<'a>) -> Result<P, String> {
         match operand {
             Operand::Name(name) => self.predicate_named(name),
             other => Err(format!("{other:?} is no predicate")),

@@ -16,7 +16,7 @@ pub const MOST_SHARED: usize = 163 << 10;
 /// Who gets the next turn in a block. Results must not depend on it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Schedule {
-    /// All warps run one instruction, then all of them the next.
+    /// The warps that are furthest behind run one instruction, so that all stay together.
     LockStep,
     /// The first warp runs until it has to wait, then the second: the greatest skew between them.
     Forward,
@@ -155,7 +155,10 @@ impl Kernel {
             a
         };
         if launch.parallel {
-            return (0..x * y * z).into_par_iter().map(one).try_reduce(Statistics::default, |a, b| Ok(sum(a, b)));
+            return (0..x * y * z)
+                .into_par_iter()
+                .map(one)
+                .try_reduce(Statistics::default, |a, b| Ok(sum(a, b)));
         }
         (0..x * y * z).try_fold(Statistics::default(), |total, number| Ok(sum(total, one(number)?)))
     }

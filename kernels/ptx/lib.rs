@@ -13,6 +13,8 @@ mod module;
 mod program;
 mod run;
 mod syntax;
+#[cfg(test)]
+mod tests;
 
 pub use launch::{Fault, Kernel, Launch, MOST_SHARED, Schedule, Statistics};
 pub use memory::{Memory, Violation};

@@ -21,7 +21,10 @@ impl Cells {
     }
     /// Where the byte lies, which must be there.
     fn at(&self, at: usize, bytes: usize) -> *mut u8 {
-        assert!(at.is_multiple_of(bytes) && at + bytes <= self.bytes(), "an access outside of its allocation");
+        assert!(
+            at.is_multiple_of(bytes) && at + bytes <= self.bytes(),
+            "an access outside of its allocation"
+        );
         let first = self.words.as_ptr().cast::<u8>().cast_mut();
         // SAFETY: `at` lies within the words.
         unsafe { first.add(at) }
@@ -102,7 +105,10 @@ impl fmt::Display for Violation {
         match self {
             Violation::Outside { nearest: None } => f.write_str("outside of every allocation"),
             Violation::Outside { nearest: Some((start, bytes)) } => {
-                write!(f, "outside of every allocation; the nearest below has {bytes} bytes from {start:#x} on")
+                write!(
+                    f,
+                    "outside of every allocation; the nearest below has {bytes} bytes from {start:#x} on"
+                )
             }
             Violation::Overrun { bytes } => write!(f, "past the end of its allocation of {bytes} bytes"),
             Violation::Misaligned => f.write_str("misaligned"),

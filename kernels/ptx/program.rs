@@ -100,9 +100,13 @@ pub(crate) enum Bits {
     /// Bytes of (b, a), chosen by the nibbles of c.
     Permute,
     /// The high half of (b, a) << c, c clamped or wrapped.
-    FunnelLeft { wrap: bool },
+    FunnelLeft {
+        wrap: bool,
+    },
     /// The low half of (b, a) >> c.
-    FunnelRight { wrap: bool },
+    FunnelRight {
+        wrap: bool,
+    },
     /// c bits of a from position b on.
     ExtractSigned,
     ExtractUnsigned,
@@ -331,7 +335,12 @@ pub(crate) enum Op {
     /// `bfi`: b with c bits of a put at the position.
     Insert(R, [R; 4]),
     /// The whole product of two 32-bit values, plus a third.
-    MulWide { signed: bool, to: W, of: [R; 2], plus: Option<W> },
+    MulWide {
+        signed: bool,
+        to: W,
+        of: [R; 2],
+        plus: Option<W>,
+    },
     Narrow(Narrow, R, R),
     Widen(Widen, W, R),
     Shorten(Shorten, R, W),
@@ -352,17 +361,39 @@ pub(crate) enum Op {
     Commit,
     /// Waits until at most so many groups of copies are under way.
     Wait(u32),
-    Matrices { transposed: bool, address: Address, to: Box<[R]> },
+    Matrices {
+        transposed: bool,
+        address: Address,
+        to: Box<[R]>,
+    },
     Mma(Box<Mma>),
     Shuffle(Box<Shuffle>),
-    Vote { kind: Ballot, to: P, of: Condition, members: R },
-    Ballot { to: R, of: Condition, members: R },
+    Vote {
+        kind: Ballot,
+        to: P,
+        of: Condition,
+        members: R,
+    },
+    Ballot {
+        to: R,
+        of: Condition,
+        members: R,
+    },
     ActiveMask(R),
-    ReduceWarp { with: Binary, to: R, of: R, members: R },
+    ReduceWarp {
+        with: Binary,
+        to: R,
+        of: R,
+        members: R,
+    },
     SyncWarp(R),
     /// A barrier of the block.
     Barrier(u8),
-    BarrierReduce { id: u8, with: Reduction, of: Condition },
+    BarrierReduce {
+        id: u8,
+        with: Reduction,
+        of: Condition,
+    },
     Branch(u32),
     /// To one of several targets, by a number.
     BranchTable(R, Box<[u32]>),

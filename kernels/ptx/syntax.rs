@@ -69,7 +69,11 @@ pub(crate) enum Statement<'a> {
     Close,
     Label(&'a str),
     /// Registers of a type; with a count they are called `name0`, `name1` and so on.
-    Registers { kind: &'a str, name: &'a str, count: Option<usize> },
+    Registers {
+        kind: &'a str,
+        name: &'a str,
+        count: Option<usize>,
+    },
     Variable(Variable<'a>),
     /// The labels of a `brx.idx`, under the name of a label.
     Targets(&'a str, Vec<&'a str>),
@@ -395,9 +399,7 @@ impl<'a> Cursor<'a> {
         if word.starts_with(|c: char| c.is_ascii_digit()) {
             let line = self.line();
             let bits = number(word);
-            return bits
-                .map(Operand::Bits)
-                .ok_or_else(|| Error::new(line, format!("`{word}` is no number")));
+            return bits.map(Operand::Bits).ok_or_else(|| Error::new(line, format!("`{word}` is no number")));
         }
         if self.takes('|') {
             return Ok(Operand::Both(word, self.word()?));

@@ -26,8 +26,8 @@ pub(crate) struct Interpreted {
 pub(crate) struct Interpreter {
     folder: PathBuf,
     modules: HashMap<Module, Arc<graft_ptx::Module>>,
-    /// A fault: this text of the PTX becomes that, wherever it stands.
-    edit: Option<(&'static str, &'static str)>,
+    /// A fault: what becomes of each line of the PTX.
+    edit: Option<fn(&str) -> String>,
 }
 
 impl Interpreter {
@@ -46,8 +46,8 @@ impl Interpreter {
         Ok(Interpreter { folder, modules: HashMap::new(), edit: None })
     }
     /// With a fault planted.
-    pub(crate) fn with_edit(&self, from: &'static str, to: &'static str) -> Interpreter {
-        Interpreter { folder: self.folder.clone(), modules: HashMap::new(), edit: Some((from, to)) }
+    pub(crate) fn with_edit(&self, edit: fn(&str) -> String) -> Interpreter {
+        Interpreter { folder: self.folder.clone(), modules: HashMap::new(), edit: Some(edit) }
     }
 
     /// Runs a job.
@@ -74,7 +74,7 @@ impl Interpreter {
         let ptx = self.ptx(module)?;
         let ptx = match self.edit {
             None => ptx,
-            Some((from, to)) => ptx.replace(from, to),
+            Some(edit) => ptx.lines().map(|line| edit(line) + "\n").collect(),
         };
         let parsed = Arc::new(graft_ptx::Module::parse(&ptx).map_err(|e| format!("{module}: {e}"))?);
         self.modules.insert(module.clone(), parsed.clone());

@@ -153,11 +153,11 @@ impl<'a> Decoder<'a> {
 
     fn binary(&mut self, operation: Binary, kind: Type, [d, a, b]: &[Operand<'a>; 3]) -> Decoded {
         if kind.bytes == 8 {
-            let op = Op::Binary64(operation, self.to_w(d)?, self.w(a)?, self.w(b)?);
+            let op = Op::Binary64(operation, self.result_w(d)?, self.w(a)?, self.w(b)?);
             self.emit(op);
             return Ok(true);
         }
-        let (to, a, b) = (self.to_r(d)?, self.extended(a, kind)?, self.extended(b, kind)?);
+        let (to, a, b) = (self.result_r(d)?, self.extended(a, kind)?, self.extended(b, kind)?);
         if kind.bytes == 2 && matches!(operation, Binary::MulHighSigned | Binary::MulHighUnsigned) {
             let (product, sixteen) = (self.fresh_r(), self.number_r(16));
             self.emit(Op::Binary32(Binary::Mul, product, a, b));
@@ -170,10 +170,10 @@ impl<'a> Decoder<'a> {
 
     fn unary(&mut self, operation: Unary, kind: Type, [d, a]: &[Operand<'a>; 2]) -> Decoded {
         if kind.bytes == 8 {
-            let op = Op::Unary64(operation, self.to_w(d)?, self.w(a)?);
+            let op = Op::Unary64(operation, self.result_w(d)?, self.w(a)?);
             self.emit(op);
         } else {
-            let (to, a) = (self.to_r(d)?, self.extended(a, kind)?);
+            let (to, a) = (self.result_r(d)?, self.extended(a, kind)?);
             self.cut(to, kind, |to| Op::Unary32(operation, to, a));
         }
         Ok(true)
@@ -181,10 +181,10 @@ impl<'a> Decoder<'a> {
 
     fn ternary(&mut self, operation: Ternary, kind: Type, [d, a, b, c]: &[Operand<'a>; 4]) -> Decoded {
         if kind.bytes == 8 {
-            let op = Op::Ternary64(operation, self.to_w(d)?, self.w(a)?, self.w(b)?, self.w(c)?);
+            let op = Op::Ternary64(operation, self.result_w(d)?, self.w(a)?, self.w(b)?, self.w(c)?);
             self.emit(op);
         } else {
-            let (to, a, b) = (self.to_r(d)?, self.narrow(a, kind)?, self.narrow(b, kind)?);
+            let (to, a, b) = (self.result_r(d)?, self.narrow(a, kind)?, self.narrow(b, kind)?);
             let c = self.narrow(c, kind)?;
             self.cut(to, kind, |to| Op::Ternary32(operation, to, a, b, c));
         }
@@ -194,8 +194,8 @@ impl<'a> Decoder<'a> {
     fn mul_wide(&mut self, kind: Type, [d, a, b]: &[Operand<'a>; 3]) -> Decoded {
         let of = [self.extended(a, kind)?, self.extended(b, kind)?];
         let op = match kind.bytes {
-            2 => Op::Binary32(Binary::Mul, self.to_r(d)?, of[0], of[1]),
-            4 => Op::MulWide { signed: kind.is_signed(), to: self.to_w(d)?, of, plus: None },
+            2 => Op::Binary32(Binary::Mul, self.result_r(d)?, of[0], of[1]),
+            4 => Op::MulWide { signed: kind.is_signed(), to: self.result_w(d)?, of, plus: None },
             _ => return Ok(false),
         };
         self.emit(op);
@@ -205,10 +205,8 @@ impl<'a> Decoder<'a> {
     fn mad_wide(&mut self, kind: Type, [d, a, b, c]: &[Operand<'a>; 4]) -> Decoded {
         let of = [self.extended(a, kind)?, self.extended(b, kind)?];
         let op = match kind.bytes {
-            2 => Op::Ternary32(Ternary::MulAdd, self.to_r(d)?, of[0], of[1], self.r(c)?),
-            4 => {
-                Op::MulWide { signed: kind.is_signed(), to: self.to_w(d)?, of, plus: Some(self.w(c)?) }
-            }
+            2 => Op::Ternary32(Ternary::MulAdd, self.result_r(d)?, of[0], of[1], self.r(c)?),
+            4 => Op::MulWide { signed: kind.is_signed(), to: self.result_w(d)?, of, plus: Some(self.w(c)?) },
             _ => return Ok(false),
         };
         self.emit(op);
@@ -217,7 +215,7 @@ impl<'a> Decoder<'a> {
 
     fn mad_high(&mut self, kind: Type, [d, a, b, c]: &[Operand<'a>; 4]) -> Decoded {
         let high = if kind.is_signed() { Binary::MulHighSigned } else { Binary::MulHighUnsigned };
-        let (to, a, b, c, product) = (self.to_r(d)?, self.r(a)?, self.r(b)?, self.r(c)?, self.fresh_r());
+        let (to, a, b, c, product) = (self.result_r(d)?, self.r(a)?, self.r(b)?, self.r(c)?, self.fresh_r());
         self.emit(Op::Binary32(high, product, a, b));
         self.emit(Op::Binary32(Binary::Add, to, product, c));
         Ok(true)
@@ -233,7 +231,7 @@ impl<'a> Decoder<'a> {
         };
         let (to, opposite) = match d {
             Operand::Both(p, q) => (self.predicate_named(p)?, Some(self.predicate_named(q)?)),
-            other => (self.to_p(other)?, None),
+            other => (self.result_p(other)?, None),
         };
         self.compare(comparison, kind, [a, b], Verdict { negated: comparison.2, to, opposite, with })?;
         Ok(true)
@@ -260,7 +258,12 @@ impl<'a> Decoder<'a> {
     fn compare_fresh(&mut self, name: &str, kind: Type, of: [&Operand<'a>; 2]) -> Result<Option<P>, String> {
         let Some(comparison) = compare(name, kind) else { return Ok(None) };
         let to = self.registers.fresh_p();
-        self.compare(comparison, kind, of, Verdict { negated: comparison.2, to, opposite: None, with: None })?;
+        self.compare(
+            comparison,
+            kind,
+            of,
+            Verdict { negated: comparison.2, to, opposite: None, with: None },
+        )?;
         Ok(Some(to))
     }
 
@@ -273,7 +276,7 @@ impl<'a> Decoder<'a> {
         };
         let Some(of) = self.compare_fresh(name, kind, [a, b])? else { return Ok(false) };
         let op = Op::Select32(
-            self.to_r(d)?,
+            self.result_r(d)?,
             self.number_r(one),
             self.number_r(0),
             Condition { of, negated: false },
@@ -289,9 +292,9 @@ impl<'a> Decoder<'a> {
 
     fn select(&mut self, kind: Type, [d, a, b]: [&Operand<'a>; 3], condition: Condition) -> Decoded {
         let op = if kind.bytes == 8 {
-            Op::Select64(self.to_w(d)?, self.w(a)?, self.w(b)?, condition)
+            Op::Select64(self.result_w(d)?, self.w(a)?, self.w(b)?, condition)
         } else {
-            Op::Select32(self.to_r(d)?, self.narrow(a, kind)?, self.narrow(b, kind)?, condition)
+            Op::Select32(self.result_r(d)?, self.narrow(a, kind)?, self.narrow(b, kind)?, condition)
         };
         self.emit(op);
         Ok(true)
@@ -307,12 +310,14 @@ impl<'a> Decoder<'a> {
     /// Operations on predicates.
     fn predicates(&mut self, name: &str, modifiers: &[&str], operands: &[Operand<'a>]) -> Decoded {
         let op = match (name, modifiers, operands) {
-            ("mov", [], [d, a]) => Op::Logic(Logic::And, self.to_p(d)?, self.condition(a)?, Condition::ALWAYS),
+            ("mov", [], [d, a]) => {
+                Op::Logic(Logic::And, self.result_p(d)?, self.condition(a)?, Condition::ALWAYS)
+            }
             ("not", [], [d, a]) => {
-                Op::Logic(Logic::Xor, self.to_p(d)?, self.condition(a)?, Condition::ALWAYS)
+                Op::Logic(Logic::Xor, self.result_p(d)?, self.condition(a)?, Condition::ALWAYS)
             }
             (name, [], [d, a, b]) => match logic(name) {
-                Some(logic) => Op::Logic(logic, self.to_p(d)?, self.condition(a)?, self.condition(b)?),
+                Some(logic) => Op::Logic(logic, self.result_p(d)?, self.condition(a)?, self.condition(b)?),
                 None => return Ok(false),
             },
             _ => return Ok(false),

@@ -37,11 +37,11 @@ impl<'a> Decoder<'a> {
     fn shift(&mut self, shift: Shift, kind: Type, [d, a, by]: &[Operand<'a>; 3]) -> Decoded {
         let by = self.r(by)?;
         if kind.bytes == 8 {
-            let op = Op::Shift64(shift, self.to_w(d)?, self.w(a)?, by);
+            let op = Op::Shift64(shift, self.result_w(d)?, self.w(a)?, by);
             self.emit(op);
             return Ok(true);
         }
-        let (to, a) = (self.to_r(d)?, self.narrow(a, kind)?);
+        let (to, a) = (self.result_r(d)?, self.narrow(a, kind)?);
         if kind.bytes == 4 {
             self.emit(Op::Shift32(shift, to, a, by));
             return Ok(true);
@@ -56,8 +56,8 @@ impl<'a> Decoder<'a> {
 
     fn count(&mut self, count: Count, kind: Type, [d, a]: &[Operand<'a>; 2]) -> Decoded {
         let op = match kind.bytes {
-            4 => Op::Count32(count, self.to_r(d)?, self.r(a)?),
-            8 => Op::Count64(count, self.to_r(d)?, self.w(a)?),
+            4 => Op::Count32(count, self.result_r(d)?, self.r(a)?),
+            8 => Op::Count64(count, self.result_r(d)?, self.w(a)?),
             _ => return Ok(false),
         };
         self.emit(op);
@@ -66,14 +66,14 @@ impl<'a> Decoder<'a> {
 
     fn three(&mut self, bits: Bits, [d, a, b, c]: &[Operand<'a>; 4]) -> Decoded {
         let of = [self.r(a)?, self.r(b)?, self.r(c)?];
-        let to = self.to_r(d)?;
+        let to = self.result_r(d)?;
         self.emit(Op::Bits(bits, to, of));
         Ok(true)
     }
 
     fn insert(&mut self, [d, a, b, at, n]: &[Operand<'a>; 5]) -> Decoded {
         let of: [R; 4] = [self.r(a)?, self.r(b)?, self.r(at)?, self.r(n)?];
-        let to = self.to_r(d)?;
+        let to = self.result_r(d)?;
         self.emit(Op::Insert(to, of));
         Ok(true)
     }

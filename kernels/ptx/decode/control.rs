@@ -59,7 +59,8 @@ impl<'a> Decoder<'a> {
             // Memory is seen by all threads at once.
             ["membar", ..] | ["fence", ..] => Ok(true),
             ["atom" | "red", ..] => {
-                Err("atomic operations are not interpreted: what they sum depends on the order of threads".into())
+                Err("atomic operations are not interpreted: what they sum depends on the order of threads"
+                    .into())
             }
             ["call", ..] => Err("calls are not interpreted: inline the function".into()),
             _ => Ok(false),

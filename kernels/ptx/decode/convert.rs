@@ -64,9 +64,9 @@ impl<'a> Decoder<'a> {
             (Operand::Vector(parts), _) => self.unpack(kind, parts, a),
             _ => {
                 let op = if kind.bytes == 8 {
-                    Op::Unary64(Unary::Move, self.to_w(d)?, self.w(a)?)
+                    Op::Unary64(Unary::Move, self.result_w(d)?, self.w(a)?)
                 } else {
-                    Op::Unary32(Unary::Move, self.to_r(d)?, self.narrow(a, kind)?)
+                    Op::Unary32(Unary::Move, self.result_r(d)?, self.narrow(a, kind)?)
                 };
                 self.emit(op);
                 Ok(true)
@@ -77,11 +77,11 @@ impl<'a> Decoder<'a> {
     fn pack(&mut self, kind: Type, d: &Operand<'a>, parts: &[Operand<'a>]) -> Decoded {
         match (kind.bytes, parts) {
             (4, [low, high]) => {
-                let op = Op::Pack16(self.to_r(d)?, self.r16(low)?, self.r16(high)?);
+                let op = Op::Pack16(self.result_r(d)?, self.r16(low)?, self.r16(high)?);
                 self.emit(op);
             }
             (8, [low, high]) => {
-                let op = Op::Pack32(self.to_w(d)?, self.r(low)?, self.r(high)?);
+                let op = Op::Pack32(self.result_w(d)?, self.r(low)?, self.r(high)?);
                 self.emit(op);
             }
             (8, [a, b, c, e]) => {
@@ -90,7 +90,7 @@ impl<'a> Decoder<'a> {
                     let op = Op::Pack16(half, self.r16(low)?, self.r16(high)?);
                     self.emit(op);
                 }
-                let to = self.to_w(d)?;
+                let to = self.result_w(d)?;
                 self.emit(Op::Pack32(to, halves[0], halves[1]));
             }
             _ => return Ok(false),
@@ -122,11 +122,11 @@ impl<'a> Decoder<'a> {
     }
     fn halves(&mut self, a: R, low: &Operand<'a>, high: &Operand<'a>) -> Result<(), String> {
         if *low != Operand::Name("_") {
-            let op = Op::Narrow(Narrow::Zero16, self.to_r(low)?, a);
+            let op = Op::Narrow(Narrow::Zero16, self.result_r(low)?, a);
             self.emit(op);
         }
         if *high != Operand::Name("_") {
-            let op = Op::High16(self.to_r(high)?, a);
+            let op = Op::High16(self.result_r(high)?, a);
             self.emit(op);
         }
         Ok(())
@@ -134,7 +134,7 @@ impl<'a> Decoder<'a> {
     fn wide_halves(&mut self, a: W, low: &Operand<'a>, high: &Operand<'a>) -> Result<(), String> {
         for (half, to) in [(Shorten::Low, low), (Shorten::High, high)] {
             if *to != Operand::Name("_") {
-                let op = Op::Shorten(half, self.to_r(to)?, a);
+                let op = Op::Shorten(half, self.result_r(to)?, a);
                 self.emit(op);
             }
         }
@@ -150,7 +150,7 @@ impl<'a> Decoder<'a> {
             _ => return Ok(false),
         };
         let change = self.number_w(if into { window.wrapping_neg() } else { window });
-        let op = Op::Binary64(Binary::Add, self.to_w(d)?, self.w(a)?, change);
+        let op = Op::Binary64(Binary::Add, self.result_w(d)?, self.w(a)?, change);
         self.emit(op);
         Ok(true)
     }
@@ -163,7 +163,7 @@ impl<'a> Decoder<'a> {
             let from = self.r(from)?;
             self.emit(Op::Narrow(to_half, half, from));
         }
-        let to = self.to_r(d)?;
+        let to = self.result_r(d)?;
         self.emit(Op::Pack16(to, halves[0], halves[1]));
         Ok(true)
     }
@@ -175,9 +175,11 @@ impl<'a> Decoder<'a> {
         } else if from.is_integer() && to.is_float() && modifiers == ["rn"] {
             Some(self.float_of_integer(source, from, to))
         } else if from.is_float() && to.is_integer() {
-            modifiers.first().filter(|_| modifiers.len() == 1).and_then(|m| rounding(m)).map(|mode| {
-                self.integer_of_float(source, to, mode)
-            })
+            modifiers
+                .first()
+                .filter(|_| modifiers.len() == 1)
+                .and_then(|m| rounding(m))
+                .map(|mode| self.integer_of_float(source, to, mode))
         } else {
             self.float_of_float(source, modifiers, to, from)
         };
@@ -272,7 +274,12 @@ impl<'a> Decoder<'a> {
     fn clamp(&mut self, row: R, to: Type) -> R {
         let bits = 8 * to.bytes as u32;
         let (least, most, low, high) = if to.is_signed() {
-            ((-1i64 << (bits - 1)).cast_unsigned(), (1 << (bits - 1)) - 1, Binary::MaxSigned, Binary::MinSigned)
+            (
+                (-1i64 << (bits - 1)).cast_unsigned(),
+                (1 << (bits - 1)) - 1,
+                Binary::MaxSigned,
+                Binary::MinSigned,
+            )
         } else {
             (0, (1 << bits) - 1, Binary::MaxUnsigned, Binary::MinUnsigned)
         };
@@ -319,14 +326,18 @@ impl<'a> Decoder<'a> {
 
     /// Into the register, cut to the type and extended to the register's width.
     fn deliver(&mut self, value: Value, kind: Type, d: &Operand<'a>) -> Result<(), String> {
-        let op = match (value, self.to(d)?) {
+        let op = match (value, self.result(d)?) {
             (Value::W(w), Register::W(to)) => Op::Unary64(Unary::Move, to, w),
             (Value::R(r), Register::R(to)) => match (kind.is_integer(), kind.bytes, kind.is_signed()) {
                 // A 16-bit register is zero-extended, whatever the type; one of 32 bits follows it.
                 (true, 1, true) => {
                     let extended = self.step(Narrow::Sign8, r);
                     let zero = self.registers.is_16(d);
-                    if zero { Op::Narrow(Narrow::Zero16, to, extended) } else { Op::Unary32(Unary::Move, to, extended) }
+                    if zero {
+                        Op::Narrow(Narrow::Zero16, to, extended)
+                    } else {
+                        Op::Unary32(Unary::Move, to, extended)
+                    }
                 }
                 (true, 1, false) => Op::Narrow(Narrow::Zero8, to, r),
                 (true, 2, true) if !self.registers.is_16(d) => Op::Narrow(Narrow::Sign16, to, r),

@@ -40,7 +40,11 @@ fn elements<'o, 'a>(operand: &'o Operand<'a>, count: usize) -> Result<&'o [Opera
         Operand::Vector(elements) => elements.as_slice(),
         one => std::slice::from_ref(one),
     };
-    if elements.len() == count { Ok(elements) } else { Err(format!("{} values, not {count}", elements.len())) }
+    if elements.len() == count {
+        Ok(elements)
+    } else {
+        Err(format!("{} values, not {count}", elements.len()))
+    }
 }
 
 impl<'a> Decoder<'a> {
@@ -82,14 +86,15 @@ impl<'a> Decoder<'a> {
     fn parameter(&mut self, form: &Form, [d, from]: &[Operand<'a>; 2]) -> Decoded {
         let Operand::Address(base, offset) = from else { return Err(format!("{from:?} is no address")) };
         let Operand::Name(name) = **base else { return Err("parameters are loaded by name".into()) };
-        let parameter = *self.parameters.get(name).ok_or_else(|| format!("no parameter is called `{name}`"))?;
+        let parameter =
+            *self.parameters.get(name).ok_or_else(|| format!("no parameter is called `{name}`"))?;
         let (bytes, signed) = (form.kind.bytes, form.kind.is_signed());
         for (i, d) in elements(d, form.count)?.iter().enumerate() {
             let inside = usize::try_from(*offset).map_err(|_| "before the parameter")? + i * bytes;
             if inside + bytes > parameter.bytes {
                 return Err(format!("behind the end of the parameter `{name}`"));
             }
-            let (to, op) = match self.to(d)? {
+            let (to, op) = match self.result(d)? {
                 Register::R(r) => {
                     let row = self.fresh_r();
                     (Place::R(row), Op::Unary32(Unary::Move, r, row))
@@ -117,7 +122,7 @@ impl<'a> Decoder<'a> {
                 continue;
             }
             cut16 |= self.registers.is_16(d);
-            values.push(match self.to(d)? {
+            values.push(match self.result(d)? {
                 Register::R(r) if form.kind.bytes <= 4 => Place::R(r),
                 Register::W(w) => Place::W(w),
                 other => return Err(format!("{other:?} does not hold what is loaded")),

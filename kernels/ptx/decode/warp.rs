@@ -48,12 +48,12 @@ impl<'a> Decoder<'a> {
             },
             ["vote", "sync", "ballot", "b32"] => {
                 let [d, of, members] = take(operands)?;
-                let (to, of, members) = (self.to_r(d)?, self.condition(of)?, self.r(members)?);
+                let (to, of, members) = (self.result_r(d)?, self.condition(of)?, self.r(members)?);
                 self.plain(Op::Ballot { to, of, members })
             }
             ["activemask", "b32"] => {
                 let [d] = take(operands)?;
-                let to = self.to_r(d)?;
+                let to = self.result_r(d)?;
                 self.plain(Op::ActiveMask(to))
             }
             ["redux", "sync", name, kind] => {
@@ -109,30 +109,30 @@ impl<'a> Decoder<'a> {
         let (to, inside) = match d {
             Operand::Both(to, p) => {
                 let inside = if *p == "_" { None } else { Some(self.predicate_named(p)?) };
-                (self.to_r(&Operand::Name(to))?, inside)
+                (self.result_r(&Operand::Name(to))?, inside)
             }
-            other => (self.to_r(other)?, None),
+            other => (self.result_r(other)?, None),
         };
         let (from, lane, clamp, members) = (self.r(a)?, self.r(b)?, self.r(c)?, self.r(members)?);
         self.plain(Op::Shuffle(Box::new(Shuffle { kind, to, inside, from, lane, clamp, members })))
     }
 
     fn vote(&mut self, kind: Ballot, [d, of, members]: &[Operand<'a>; 3]) -> Decoded {
-        let (to, of, members) = (self.to_p(d)?, self.condition(of)?, self.r(members)?);
+        let (to, of, members) = (self.result_p(d)?, self.condition(of)?, self.r(members)?);
         self.plain(Op::Vote { kind, to, of, members })
     }
 
     fn reduce(&mut self, with: Binary, [d, a, members]: &[Operand<'a>; 3]) -> Decoded {
-        let (to, of, members) = (self.to_r(d)?, self.r(a)?, self.r(members)?);
+        let (to, of, members) = (self.result_r(d)?, self.r(a)?, self.r(members)?);
         self.plain(Op::ReduceWarp { with, to, of, members })
     }
 
     fn barrier_reduce(&mut self, parts: &[&str], [d, id, of]: &[Operand<'a>; 3]) -> Decoded {
         let parts = parts.strip_prefix(&["aligned"]).unwrap_or(parts);
         let with = match parts {
-            ["popc", "u32"] => Reduction::Count(self.to_r(d)?),
-            ["and", "pred"] => Reduction::All(self.to_p(d)?),
-            ["or", "pred"] => Reduction::Any(self.to_p(d)?),
+            ["popc", "u32"] => Reduction::Count(self.result_r(d)?),
+            ["and", "pred"] => Reduction::All(self.result_p(d)?),
+            ["or", "pred"] => Reduction::Any(self.result_p(d)?),
             _ => return Ok(false),
         };
         let (id, of): (u8, Condition) = (barrier(Some(id))?, self.condition(of)?);

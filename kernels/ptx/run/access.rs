@@ -58,13 +58,26 @@ impl World<'_> {
     }
 
     /// Where in shared memory an access lies.
-    pub(crate) fn shared_at(&self, lane: usize, what: &str, address: u64, bytes: usize) -> Result<usize, Stop> {
+    pub(crate) fn shared_at(
+        &self,
+        lane: usize,
+        what: &str,
+        address: u64,
+        bytes: usize,
+    ) -> Result<usize, Stop> {
         inside(address, bytes, self.shared.len())
             .map_err(|why| wrong(lane, &format!("shared {what}"), bytes, address, why))
     }
 
     /// Checks the addresses of an asynchronous copy; its destination is NaN until it lands.
-    pub(crate) fn begin_copy(&mut self, lane: usize, to: u64, from: u64, bytes: usize, read: usize) -> Result<(), Stop> {
+    pub(crate) fn begin_copy(
+        &mut self,
+        lane: usize,
+        to: u64,
+        from: u64,
+        bytes: usize,
+        read: usize,
+    ) -> Result<(), Stop> {
         let at = self.shared_at(lane, "destination of cp.async", to, bytes)?;
         self.shared[at..at + bytes].fill(0xff);
         self.statistics.loaded += read as u64;
@@ -78,7 +91,14 @@ impl World<'_> {
         last.map(drop).map_err(|v| wrong(lane, "global source of cp.async", read, from, v))
     }
     /// Lands an asynchronous copy: `read` bytes, and zeros.
-    pub(crate) fn land(&mut self, lane: usize, to: u64, from: u64, bytes: usize, read: usize) -> Result<(), Stop> {
+    pub(crate) fn land(
+        &mut self,
+        lane: usize,
+        to: u64,
+        from: u64,
+        bytes: usize,
+        read: usize,
+    ) -> Result<(), Stop> {
         let at = self.shared_at(lane, "destination of cp.async", to, bytes)?;
         let mut content = [0; 16];
         let mut done = 0;
@@ -216,7 +236,8 @@ impl Warp<'_> {
     fn local_at(&self, lane: usize, what: &str, address: u64, bytes: usize) -> Result<usize, Stop> {
         let size = self.local.len() / 32;
         let at = inside(address, bytes, size);
-        at.map(|at| lane * size + at).map_err(|why| wrong(lane, &format!("local {what}"), bytes, address, why))
+        at.map(|at| lane * size + at)
+            .map_err(|why| wrong(lane, &format!("local {what}"), bytes, address, why))
     }
 
     pub(crate) fn store(&mut self, access: &Access, mask: u32, world: &mut World<'_>) -> Result<(), Stop> {

@@ -166,7 +166,11 @@ fn extract(signed: bool, a: u32, at: u32, n: u32) -> u32 {
     }
     let wide = if signed { i64::from(a.cast_signed()) } else { i64::from(a) };
     let top = 64 - n;
-    if signed { (wide >> at << top >> top) as u32 } else { ((wide >> at << top).cast_unsigned() >> top) as u32 }
+    if signed {
+        (wide >> at << top >> top) as u32
+    } else {
+        ((wide >> at << top).cast_unsigned() >> top) as u32
+    }
 }
 
 fn table(table: u8, a: u32, b: u32, c: u32) -> u32 {

@@ -95,10 +95,13 @@ impl<'p, 'm> Block<'p, 'm> {
 
     /// Gives each warp that can run a turn; whether one can go on.
     fn turns(&mut self, order: &[usize], turn: u64) -> Result<bool, Fault> {
-        let mut can_go_on = false;
+        // In step, those go on that are furthest behind.
+        let runs = |w: &&Warp<'_>| w.pause == Pause::Turn;
+        let behind = self.warps.iter().filter(runs).map(|w| w.flow.at).min().unwrap_or(u32::MAX);
+        let most = if turn == 1 { behind } else { u32::MAX };
         for &w in order {
             let warp = &mut self.warps[w];
-            if warp.pause != Pause::Turn {
+            if warp.pause != Pause::Turn || warp.flow.at > most {
                 continue;
             }
             let before = warp.flow.at;
@@ -106,13 +109,12 @@ impl<'p, 'm> Block<'p, 'm> {
                 return Err(self.fault(w, &stop));
             }
             let warp = &self.warps[w];
-            can_go_on |= warp.pause == Pause::Turn;
             if warp.pause == Pause::Turn && turn == MOST_STEPS {
                 let stop = Stop::new(0, format!("the warp does not end; its turn began at step {before}"));
                 return Err(self.fault(w, &stop));
             }
         }
-        Ok(can_go_on)
+        Ok(self.warps.iter().any(|w| w.pause == Pause::Turn))
     }
 
     fn fault(&self, warp: usize, stop: &Stop) -> Fault {
@@ -162,7 +164,8 @@ impl<'p, 'm> Block<'p, 'm> {
         let threads: u32 = self.threads.iter().product();
         let all = |holds: bool| if holds { u32::MAX } else { 0 };
         for warp in &mut self.warps {
-            let to_p = |registers: &mut Registers, p: P, holds: bool| registers.set_p(p, u32::MAX, all(holds));
+            let to_p =
+                |registers: &mut Registers, p: P, holds: bool| registers.set_p(p, u32::MAX, all(holds));
             match with {
                 Reduction::Count(r) => warp.registers.set_r(r, u32::MAX, &[count; 32]),
                 Reduction::All(p) => to_p(&mut warp.registers, p, count == threads),

@@ -100,7 +100,8 @@ impl Warp<'_> {
                 world.statistics.bank_conflicts += u64::from(groups & group != 0);
                 groups |= group;
             }
-            let value = if transposed { transpose(&words) } else { std::array::from_fn(|l| words[l / 4][l % 4]) };
+            let value =
+                if transposed { transpose(&words) } else { std::array::from_fn(|l| words[l / 4][l % 4]) };
             self.registers.set_r(to, mask, &value);
         }
         Ok(())
@@ -178,7 +179,10 @@ impl Warp<'_> {
     fn elements(&self, r: R, bf16: bool) -> [[f32; 32]; 2] {
         let row = self.registers.r(r);
         if bf16 {
-            [super::row::map(row, |x| f32::from_bits(x << 16)), super::row::map(row, |x| f32::from_bits(x & 0xffff_0000))]
+            [
+                super::row::map(row, |x| f32::from_bits(x << 16)),
+                super::row::map(row, |x| f32::from_bits(x & 0xffff_0000)),
+            ]
         } else {
             let half = |bits: u32| f16::from_bits(bits as u16).to_f32();
             [super::row::map(row, half), super::row::map(row, |x| half(x >> 16))]

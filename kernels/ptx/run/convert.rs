@@ -58,7 +58,7 @@ pub(crate) fn narrow(conversion: Narrow, a: &Row) -> Row {
         Narrow::FloatToBf16 => map(a, bf16),
         Narrow::Round(mode) => map(a, |a| round(float(a), mode).to_bits()),
         // NaN becomes 0.
-        Narrow::Saturate => map(a, |a| float(a).max(0.0).min(1.0).to_bits()),
+        Narrow::Saturate => map(a, |a| if float(a) > 0.0 { float(a).min(1.0).to_bits() } else { 0 }),
     }
 }
 

@@ -283,10 +283,9 @@ impl<'p> Warp<'p> {
             Op::Store(access) if mask != 0 => self.store(access, mask, world)?,
             Op::Mma(mma) if mask != 0 => self.mma(mma, mask, world)?,
             Op::Exit => {
-                if !self.flow.exit(mask) {
-                    self.pause = Pause::Done;
-                    return Ok(false);
-                }
+                let is_done = !self.flow.exit(mask);
+                self.pause = if is_done { Pause::Done } else { Pause::Turn };
+                return Ok(!is_done);
             }
             Op::Barrier(_) | Op::BarrierReduce { .. } => {
                 self.arrive(mask)?;
