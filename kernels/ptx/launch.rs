@@ -121,6 +121,10 @@ impl Kernel {
     pub fn parameters(&self) -> Vec<usize> {
         self.program.parameters.iter().map(|p| p.bytes).collect()
     }
+    /// Where each parameter lies among all of them, and its bytes.
+    pub fn layout(&self) -> Vec<(usize, usize)> {
+        self.program.parameters.iter().map(|p| (p.offset, p.bytes)).collect()
+    }
     /// Bytes of shared memory that it declares.
     pub fn static_shared(&self) -> usize {
         self.program.shared

@@ -210,6 +210,11 @@ impl Memory {
             Err(_) => Err(self.outside(start)),
         }
     }
+    /// Memory without allocations that gives none of the addresses that this one has given.
+    #[must_use]
+    pub fn emptied(&self) -> Memory {
+        Memory { allocations: Vec::new(), next: self.next }
+    }
     /// Start and size of all allocations.
     pub fn allocations(&self) -> impl Iterator<Item = (u64, usize)> + '_ {
         self.allocations.iter().map(|a| (a.start, a.bytes))
