@@ -13,7 +13,7 @@ macro_rules! exports {
             // SAFETY: the names are the driver's, in whose place this library is loaded; nothing else here has them.
             #[unsafe(no_mangle)]
             pub extern "C" fn $name($($arg: $kind),*) -> u32 {
-                $crate::status::code((|| -> $crate::status::Outcome { $body })())
+                $crate::status::code_of(|| $body)
             }
         )*
     };

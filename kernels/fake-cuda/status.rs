@@ -49,9 +49,9 @@ pub(crate) fn described(code: u32) -> Option<(&'static CStr, &'static CStr)> {
     TABLE.iter().find(|row| row.0 == code).map(|row| (row.1, row.2))
 }
 
-/// The code of an outcome.
-pub(crate) fn code(outcome: Outcome) -> u32 {
-    outcome.err().map_or(0, |status| status.0)
+/// The code that a call answers with.
+pub(crate) fn code_of(call: impl FnOnce() -> Outcome) -> u32 {
+    call().err().map_or(0, |status| status.0)
 }
 
 /// Says what is wrong.
