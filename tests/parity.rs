@@ -290,7 +290,7 @@ fn failures_before_the_first_step_leave_nothing_behind() {
         (Config { data: "nothing.npz".into(), ..good.clone() }, Code::IO),
         (Config { init: missing.clone(), ..good.clone() }, Code::ADAPTER),
         (Config { resume: true, ..good.clone() }, Code::STATE),
-        (Config { device: "cuda".into(), ..good.clone() }, Code::DEVICE),
+        (Config { precision: "f64".into(), ..good.clone() }, Code::DEVICE),
         (Config { dump_grads: Some((51, out.join("g"))), ..good.clone() }, Code::USAGE),
         (Config { inject: Some(Options::default().with("rank", 8)), ..good.clone() }, Code::USAGE),
     ] {

@@ -33,6 +33,10 @@ impl Cache {
     pub fn at(folder: &Path) -> Cache {
         Cache { folder: Some(folder.into()) }
     }
+    /// Where it is; none if it keeps nothing.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
     /// The content of an entry, if it is there and whole.
     pub(crate) fn get(&self, key: &Key) -> Option<Vec<u8>> {
         let mut bytes = fs::read(self.path(key)?).ok()?;

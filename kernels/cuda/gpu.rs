@@ -33,6 +33,9 @@ pub struct DeviceMemory(CudaSlice<u8>);
 /// Launches that were recorded and can be made again.
 pub struct Recording(CudaGraph);
 
+// SAFETY: the driver's objects belong to no thread, and calls bind the context to the thread that makes them.
+unsafe impl Send for Recording {}
+
 /// Shared memory that a block can have without asking for more.
 const SHARED: usize = 48 << 10;
 
@@ -48,17 +51,18 @@ impl Gpu {
     pub fn open() -> Result<Gpu> {
         // SAFETY: only looks for the library; initialisers of NVIDIA's have no requirements.
         if !unsafe { sys::is_culib_present() } {
-            return Err(none("no NVIDIA driver (libcuda) was found on this system"));
+            return Err(none("no CUDA driver (libcuda) was found on this system"));
         }
-        let count = CudaContext::device_count()
-            .map_err(|e| none(format!("the NVIDIA driver does not start: {e}")))?;
+        let count =
+            CudaContext::device_count().map_err(|e| none(format!("the CUDA driver does not start: {e}")))?;
         if count == 0 {
-            return Err(none("the NVIDIA driver finds no device"));
+            return Err(none("the CUDA driver finds no device"));
         }
         nvrtc::find(std::env::var_os("GRAFT_NVRTC").map(PathBuf::from).as_deref())?;
-        let context = CudaContext::new(0).map_err(|e| none(format!("the device cannot be used: {e}")))?;
+        let context =
+            CudaContext::new(0).map_err(|e| none(format!("the CUDA device cannot be used: {e}")))?;
         Gpu::of(context)
-            .map_err(|e| Error { message: format!("the device cannot be used: {}", e.message), ..e })
+            .map_err(|e| Error { message: format!("the CUDA device cannot be used: {}", e.message), ..e })
     }
 
     fn of(context: Arc<CudaContext>) -> Result<Gpu> {

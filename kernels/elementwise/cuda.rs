@@ -35,7 +35,8 @@ const fn map(expression: Expression) -> Device {
 }
 
 impl Expression {
-    fn of(self, site: &Site<'_>) -> Option<String> {
+    /// The text for the node at `site`; `None` where there is none.
+    pub fn text(self, site: &Site<'_>) -> Option<String> {
         match self {
             Expression::Text(text) => Some(text.into()),
             Expression::Made(make) => make(site),
@@ -80,23 +81,21 @@ impl<'a> Chain<'a> {
         self.operands.push(operand);
         self.inputs.len() - 1
     }
-    /// Adds the op at `site` with its operands, and says its number; `None` if there is no text for it, or if its result
-    /// has other sizes.
-    pub fn op(&mut self, site: &Site<'_>, expression: Expression, operands: &[Source]) -> Option<usize> {
-        let result = site.output(0).filter(|r| r.dims == self.dims)?;
-        kind(result.dtype)?;
-        let mut text = expression.of(site)?;
+    /// Adds an op by its text, its operands and the type of its result, and says its number.
+    pub fn op(&mut self, text: &str, operands: &[Source], result: DType) -> usize {
+        let mut line = text.to_string();
         for (i, source) in operands.iter().enumerate() {
             let name = match source {
                 Source::Input(n) => format!("x{n}"),
                 Source::Made(n) => format!("y{n}"),
             };
-            text = text.replace(&format!("{{{i}}}"), &name);
+            line = line.replace(&format!("{{{i}}}"), &name);
         }
-        self.ops.push((text, result.dtype));
-        Some(self.ops.len() - 1)
+        self.ops.push((line, result));
+        self.ops.len() - 1
     }
-    /// The launch that computes the results of the ops with these numbers; they are the plan's results in this order.
+    /// The launch that computes the results of the ops with these numbers, which are the plan's results in this order;
+    /// `None` if an element's type has no name in CUDA C++, or an operand does not broadcast to the results.
     pub fn plan(&self, results: &[usize], target: Target) -> Option<Plan> {
         let n: usize = self.dims.iter().product();
         if n == 0 {
@@ -240,13 +239,14 @@ fn kind(dtype: DType) -> Option<&'static str> {
 
 /// The launch of one op by itself.
 pub(crate) fn plan(expression: Expression, site: &Site<'_>) -> Option<Plan> {
-    let mut chain = Chain::new(site.output(0)?.dims);
+    let result = site.output(0)?;
+    let mut chain = Chain::new(result.dims);
     let mut operands = Vec::new();
     for (i, shape) in site.inputs.iter().enumerate() {
         // One that is left out has no place in a text.
         operands.push(Source::Input(shape.map_or(usize::MAX, |shape| chain.input(shape, i))));
     }
-    let op = chain.op(site, expression, &operands)?;
+    let op = chain.op(&expression.text(site)?, &operands, result.dtype);
     chain.plan(&[op], site.target)
 }
 

@@ -33,6 +33,7 @@ commands! {
     convert Convert;
     demo Demo;
     diff Diff;
+    doctor Doctor;
     explain Explain;
     export Export;
     extract Extract;

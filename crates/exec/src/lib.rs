@@ -5,8 +5,13 @@
 #![forbid(unsafe_code)]
 
 mod arena;
+mod backend;
+mod chain;
 mod constants;
+mod cuda;
+mod device;
 mod feed;
+mod host;
 mod lower;
 mod place;
 mod plan;
@@ -20,6 +25,7 @@ mod views;
 pub use profile::{Entry, Profile};
 pub use session::{Footprint, Session};
 
+use backend::Backend;
 use graft_ir::{Code, Error};
 
 /// How a session runs.
@@ -41,6 +47,19 @@ pub enum Device {
     Cpu,
     /// An NVIDIA GPU.
     Cuda,
+}
+
+impl Device {
+    /// What it is called, for people: `cpu`, or `cuda` with the device's name.
+    ///
+    /// # Errors
+    /// `DEVICE` if it cannot be used here.
+    pub fn describe(self) -> Result<String, Error> {
+        Ok(match self {
+            Device::Cpu => host::Host::default().name(),
+            Device::Cuda => cuda::Cuda::open()?.name(),
+        })
+    }
 }
 
 impl std::str::FromStr for Device {

@@ -2,13 +2,15 @@
 use crate::{
     arena::Buffer,
     constants::{Constant, Constants},
+    device,
     place::{Place, Storage},
+    plan::Request,
     specialize::{Concrete, types},
-    step::{Arena, Step, Work},
+    step::{Arena, Launches, Step, Work},
     views::{Seen, see},
 };
 use graft_ir::{Code, DType, Error, Graph, Node, Result, Type, Value, infer::node_label};
-use graft_kernels::{self as kernels, Memory, Threads};
+use graft_kernels::{self as kernels, Memory, Operands, Threads, cuda::Target, row_major};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -40,6 +42,7 @@ pub(crate) struct Lowering<'a> {
     concrete: &'a Concrete,
     shared: &'a mut Constants,
     threads: Threads,
+    target: Option<Target>,
     notice: &'a mut dyn FnMut(String),
     places: HashMap<Value, Place>,
     buffers: Vec<Buffer>,
@@ -56,7 +59,7 @@ impl<'a> Lowering<'a> {
     pub(crate) fn new(
         concrete: &'a Concrete,
         shared: &'a mut Constants,
-        threads: Threads,
+        request: &Request<'_>,
         notice: &'a mut dyn FnMut(String),
     ) -> Lowering<'a> {
         let nodes = concrete.graph.nodes.iter().enumerate();
@@ -64,7 +67,8 @@ impl<'a> Lowering<'a> {
         Lowering {
             concrete,
             shared,
-            threads,
+            threads: request.threads,
+            target: request.target,
             notice,
             places: HashMap::new(),
             buffers: Vec::new(),
@@ -239,24 +243,76 @@ impl<'a> Lowering<'a> {
         {
             return Ok(());
         }
+        let stable = node.defines().all(|v| self.concrete.stable.contains(&v));
+        let opset = self.graph().opset(node.domain_and_name().0).unwrap_or(1);
+        if let Some(target) = self.target.filter(|_| !stable)
+            && let Some(step) = self.launched(node, opset, &inputs, target)?
+        {
+            return self.schedule(step);
+        }
         let types = types(self.graph(), node);
         let work = kernels::lookup(node, &types).map_or(Work::Eval, Work::Kernel);
-        if let Work::Kernel(kernel) = work {
-            for (i, place) in inputs.iter_mut().enumerate() {
-                if let Some(p) = place.as_mut().filter(|p| !kernel.strided.contains(i) && !p.is_row_major()) {
-                    *p = self.copied(p)?;
-                }
-            }
+        if let Work::Kernel(kernel) = &work {
+            self.straighten(&mut inputs, kernel.strided)?;
         }
-        let stable = node.defines().all(|v| self.concrete.stable.contains(&v));
-        if matches!(work, Work::Eval) && !stable {
+        if !stable && (self.target.is_some() || matches!(work, Work::Eval)) {
             let operands: Vec<String> = types.iter().flatten().map(|t| t.dtype.to_string()).collect();
             let message = format!("`{}` on ({}) has no kernel here", node.op, operands.join(", "));
-            (self.notice)(format!("{message} and runs, slowly, by the reference interpreter"));
+            let how = match work {
+                Work::Eval => "by the reference interpreter",
+                _ => "on the host",
+            };
+            (self.notice)(format!("{message} and runs, slowly, {how}"));
         }
-        let opset = self.graph().opset(node.domain_and_name().0).unwrap_or(1);
         let step = Step { work, opset, inputs, ..Step::of(node) };
         if stable { self.compute(step) } else { self.schedule(step) }
+    }
+    /// The step that launches `node` on the device, if the device serves it.
+    fn launched(
+        &mut self,
+        node: &Node,
+        opset: i64,
+        inputs: &[Option<Place>],
+        target: Target,
+    ) -> Result<Option<Step>, Stop> {
+        let Some(kernel) = device::lookup(self.graph(), node) else { return Ok(None) };
+        // Copies are made only for a step that will be.
+        let mut straight = inputs.to_vec();
+        let all = straight.iter_mut().enumerate().filter_map(|(i, p)| Some((i, p.as_mut()?)));
+        for (_, place) in all.filter(|&(i, _)| !kernel.device.strided.contains(i)) {
+            place.strides = row_major(&place.dims);
+        }
+        let known = |place: &Place| self.known(place);
+        let Some(results) = device::results(self.graph(), node) else { return Ok(None) };
+        let site = device::site((node, opset), &straight, &results, &known, target);
+        let Some(plan) = kernel.device.plan(&site) else { return Ok(None) };
+        let work = match kernel.device.work {
+            kernels::Work::Map(expression) => expression.text(&site).map(Work::Map),
+            _ => Some(Work::Launches(Launches {
+                plan: Arc::new(plan),
+                pairs: kernel.device.in_place.to_vec(),
+            })),
+        };
+        let Some(work) = work else { return Ok(None) };
+        let mut inputs = inputs.to_vec();
+        self.straighten(&mut inputs, kernel.device.strided)?;
+        Ok(Some(Step { work, opset, inputs, ..Step::of(node) }))
+    }
+    /// The bytes of a place in a constant.
+    fn known(&self, place: &Place) -> Option<&[u8]> {
+        match place.storage {
+            Storage::Constant(c) => Some(&self.constants[c].constant.bytes()[place.bytes()]),
+            Storage::Buffer(_) => None,
+        }
+    }
+    /// Makes operands row-major but for those that may be `strided`.
+    fn straighten(&mut self, inputs: &mut [Option<Place>], strided: Operands) -> Result<(), Stop> {
+        for (i, place) in inputs.iter_mut().enumerate() {
+            if let Some(p) = place.as_mut().filter(|p| !strided.contains(i) && !p.is_row_major()) {
+                *p = self.copied(p)?;
+            }
+        }
+        Ok(())
     }
     /// Sees the results as views of the first operand, if that is what the op does.
     fn lower_view(&mut self, node: &Node, x: Place) -> Result<bool, Stop> {
@@ -282,7 +338,7 @@ impl<'a> Lowering<'a> {
         let copy = match place.storage {
             Storage::Buffer(_) => {
                 let to = self.fresh(Some(&ty), "a copy")?;
-                self.steps.push(Step::copy(place.clone(), to.clone()));
+                self.steps.push(Step { work: self.copying(), ..Step::copy(place.clone(), to.clone()) });
                 to
             }
             Storage::Constant(c) => {
@@ -302,6 +358,10 @@ impl<'a> Lowering<'a> {
         };
         self.copies.insert(place.clone(), copy.clone());
         Ok(copy)
+    }
+    /// How a strided tensor is made row-major.
+    fn copying(&self) -> Work {
+        self.target.map_or(Work::Copy, |_| Work::Map(device::COPY.into()))
     }
     /// Plans `step` with fresh buffers for its results and its scratch memory.
     fn schedule(&mut self, mut step: Step) -> Result<(), Stop> {

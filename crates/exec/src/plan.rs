@@ -1,16 +1,18 @@
 //! A plan: the steps that run a graph for one set of input sizes, and the memory they need.
 use crate::{
     arena::arrange,
+    chain::{chain, launch_copies},
     constants::{Constant, Constants},
+    cuda::Loaded,
     lower::{Lowering, Stop},
-    place::Place,
-    settle::{Target, settle},
+    place::{Place, Storage},
+    settle::{Next, settle},
     specialize::specialize,
     step::Step,
 };
 use graft_ir::{Graph, Result, Value};
-use graft_kernels::Threads;
-use std::sync::Arc;
+use graft_kernels::{Threads, cuda::Target};
+use std::{ops::Range, sync::Arc};
 
 /// What a plan is made for.
 pub(crate) struct Request<'a> {
@@ -20,6 +22,8 @@ pub(crate) struct Request<'a> {
     /// The sizes of `graph.inputs`.
     pub(crate) sizes: &'a [Vec<usize>],
     pub(crate) threads: Threads,
+    /// What launches are planned for, if steps are to be launches.
+    pub(crate) target: Option<Target>,
 }
 
 /// Steps and memory.
@@ -36,6 +40,23 @@ pub(crate) struct Plan {
     pub(crate) feeds: Vec<Place>,
     /// Where each of `graph.outputs` lies after the run.
     pub(crate) outputs: Vec<Place>,
+    /// What a device keeps of it.
+    pub(crate) loaded: Loaded,
+}
+
+impl Plan {
+    /// The bytes of memory that a place in a buffer spans; none if it is a constant.
+    pub(crate) fn range(&self, place: &Place) -> Option<Range<usize>> {
+        let (base, within) = (self.offsets[place.buffer()?], place.bytes());
+        Some(base + within.start..base + within.end)
+    }
+    /// The bytes that a place in a constant spans; none if it lies in a buffer.
+    pub(crate) fn constant(&self, place: &Place) -> &[u8] {
+        match place.storage {
+            Storage::Constant(c) => &self.constants[c].bytes()[place.bytes()],
+            Storage::Buffer(_) => &[],
+        }
+    }
 }
 
 /// A plan, or the reason why there can be none: a shape that depends on data.
@@ -51,9 +72,9 @@ pub(crate) fn plan(
     constants: &mut Constants,
     notice: &mut dyn FnMut(String),
 ) -> Result<Planned> {
-    let concrete = specialize(request.graph, request.sizes)?;
+    let concrete = specialize(request.graph, request.sizes, request.target)?;
     let states: Vec<Value> = request.aliases.iter().map(|&(input, _)| input).collect();
-    let mut lowering = Lowering::new(&concrete, constants, request.threads, notice);
+    let mut lowering = Lowering::new(&concrete, constants, request, notice);
     let feeds = lowering.feed(&states)?;
     let outputs = match lowering.lower_all() {
         Ok(outputs) => outputs,
@@ -70,10 +91,26 @@ pub(crate) fn plan(
         }
         for input in aliased {
             let state = graph.inputs.iter().zip(&feeds).find(|(i, _)| **i == input);
-            targets.extend(state.map(|(_, s)| Target { state: s.clone(), from: place.clone() }));
+            targets.extend(state.map(|(_, s)| Next { state: s.clone(), from: place.clone() }));
         }
     }
+    if let Some(target) = request.target {
+        let read: Vec<&Place> = outputs.iter().chain(targets.iter().map(|t| &t.from)).collect();
+        steps = chain(steps, &read, target)?;
+    }
     settle(&mut steps, &mut buffers, &targets, &returned);
+    if let Some(target) = request.target {
+        steps = launch_copies(steps, target)?;
+    }
     let (offsets, arena) = arrange(&buffers);
-    Ok(Planned::Plan(Box::new(Plan { graph, steps, constants, offsets, arena, feeds, outputs })))
+    Ok(Planned::Plan(Box::new(Plan {
+        graph,
+        steps,
+        constants,
+        offsets,
+        arena,
+        feeds,
+        outputs,
+        loaded: Loaded::default(),
+    })))
 }

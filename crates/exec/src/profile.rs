@@ -1,4 +1,6 @@
 //! Where the time of runs goes.
+use crate::step::{Step, Work};
+use graft_ir::{Graph, infer::node_label};
 use std::{collections::BTreeMap, time::Duration};
 
 /// What was measured of a node, or of all nodes of an op.
@@ -21,6 +23,18 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// One call of a step that took so long.
+    pub(crate) fn of(graph: &Graph, step: &Step, time: Duration) -> Entry {
+        Entry {
+            node: node_label(graph, &step.node).into(),
+            op: step.node.op.clone(),
+            by_kernel: !matches!(step.work, Work::Eval),
+            calls: 1,
+            time,
+            flops: step.flops(),
+            bytes: step.traffic(),
+        }
+    }
     /// Floating-point operations per second.
     pub fn flops_per_second(&self) -> f64 {
         rate(self.flops, self.time)

@@ -2,20 +2,19 @@
 use crate::{
     Device, Options, Profile,
     arena::arrange_state,
+    backend::Backend,
     constants::Constants,
+    cuda::Cuda,
     feed,
-    plan::{Plan, Planned, Request, plan},
-    profile::Entry,
-    step::{Arena, Work},
+    host::Host,
+    plan::{Planned, Request, plan},
 };
-use bytes::Bytes;
 use graft_ir::{
     Array, Code, DType, Error, Graph, Precision, Result, Tensor, Type, Value, error::nearest, eval::eval,
-    infer::node_label,
 };
-use graft_kernels::{Memory, Threads};
+use graft_kernels::Threads;
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use std::{collections::HashSet, time::Instant};
+use std::collections::HashSet;
 
 /// Plans kept; the least recently used one goes when another is needed.
 const MAX_PLANS: usize = 8;
@@ -29,8 +28,8 @@ pub struct Session {
     /// Whether each of `graph.inputs` is state.
     is_state: Vec<bool>,
     states: Vec<State>,
-    /// The state, and behind it the arena of the largest plan so far.
-    memory: Memory,
+    /// Where it runs; its memory holds the state, and behind it the arena of the largest plan so far.
+    backend: Box<dyn Backend>,
     constants: Constants,
     /// The most recently used first.
     plans: Vec<(Vec<Vec<usize>>, Planned)>,
@@ -87,10 +86,10 @@ impl Session {
     /// # Errors
     /// `DEVICE` for a device that this build does not have; `GRAPH` for aliases that do not fit the graph.
     pub fn new(graph: &Graph, aliases: &[(String, String)], options: &Options) -> Result<Session> {
-        if options.device == Device::Cuda {
-            let message = "this build has no CUDA backend yet";
-            return Err(Error::new(Code::DEVICE, message).help("run with `--device cpu`"));
-        }
+        let backend: Box<dyn Backend> = match options.device {
+            Device::Cpu => Box::new(Host::default()),
+            Device::Cuda => Box::new(Cuda::open()?),
+        };
         let available = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = Threads::new(options.threads.unwrap_or_else(available));
         let build = || ThreadPoolBuilder::new().num_threads(threads.count()).build();
@@ -104,7 +103,7 @@ impl Session {
             states: states(graph, &is_state)?,
             aliases,
             is_state,
-            memory: Memory::default(),
+            backend,
             constants: Constants::default(),
             plans: Vec::new(),
             threads,
@@ -112,7 +111,7 @@ impl Session {
             notices: Vec::new(),
             profile: options.profile.then(Profile::default),
         };
-        session.memory = zeroed(session.states.last().map_or(0, |s| s.range().end))?;
+        session.backend.grow(session.states.last().map_or(0, |s| s.range().end), 0)?;
         for i in 0..session.states.len() {
             if let Some(tensor) = &graph[session.states[i].input].tensor {
                 session.write_state(i, tensor)?;
@@ -156,8 +155,7 @@ impl Session {
         if !state.is_set {
             return Err(Error::new(Code::FEED, format!("state `{input}` is not set")));
         }
-        let bytes = Bytes::copy_from_slice(&self.memory.bytes()[state.range()]);
-        Tensor::new(state.dtype, state.dims.clone(), bytes)
+        Tensor::new(state.dtype, state.dims.clone(), self.backend.read(state.range())?.into())
     }
     /// The names of the state inputs, in the graph's order.
     pub fn states(&self) -> impl Iterator<Item = &str> {
@@ -171,6 +169,14 @@ impl Session {
     pub fn profile(&self) -> Option<&Profile> {
         self.profile.as_ref()
     }
+    /// What it runs on, for people: `cpu`, or `cuda` with the device's name.
+    pub fn device(&self) -> String {
+        self.backend.name()
+    }
+    /// Whether it runs on a device that is only imitated: results count, times do not.
+    pub fn is_emulated(&self) -> bool {
+        self.backend.is_emulated()
+    }
     /// The threads in use.
     pub fn threads(&self) -> usize {
         self.threads.count()
@@ -180,7 +186,7 @@ impl Session {
         let sizes =
             self.graph.params.iter().filter_map(|&p| Some(self.graph[p].tensor.as_ref()?.data().len()));
         let state = self.states.last().map_or(0, |s| s.range().end);
-        let activations = self.memory.len().saturating_sub(state);
+        let activations = self.backend.len().saturating_sub(state);
         Footprint { weights: sizes.sum(), packed: self.constants.own_bytes(), state, activations }
     }
     /// The memory that runs on inputs of these sizes need, found by planning for them; nothing is run.
@@ -218,24 +224,27 @@ impl Session {
             return Ok(());
         }
         let mut notices = Vec::new();
-        let request = Request { graph: &self.graph, aliases: &self.aliases, sizes, threads: self.threads };
+        let (threads, target) = (self.threads, self.backend.target());
+        let request = Request { graph: &self.graph, aliases: &self.aliases, sizes, threads, target };
         let (constants, pool) = (&mut self.constants, &self.pool);
-        let planned = on(pool.as_ref(), || plan(&request, constants, &mut |text| notices.push(text)))?;
-        if let Planned::Dynamic(reason) = &planned {
-            notices = vec![format!("{reason}: the whole graph runs, slowly, by the reference interpreter")];
+        let mut planned = on(pool.as_ref(), || plan(&request, constants, &mut |text| notices.push(text)))?;
+        match &mut planned {
+            Planned::Dynamic(reason) => {
+                notices =
+                    vec![format!("{reason}: the whole graph runs, slowly, by the reference interpreter")];
+            }
+            Planned::Plan(plan) => {
+                if plan.arena > self.backend.len() {
+                    let state = self.states.last().map_or(0, |s| s.range().end);
+                    self.backend.grow(plan.arena, state)?;
+                }
+                notices.extend(self.backend.prepare(plan)?);
+            }
         }
         for notice in notices {
             if !self.notices.contains(&notice) {
                 self.notices.push(notice);
             }
-        }
-        if let Planned::Plan(plan) = &planned
-            && plan.arena > self.memory.len()
-        {
-            let state = self.states.last().map_or(0, |s| s.range().end);
-            let mut memory = zeroed(plan.arena)?;
-            memory.bytes_mut()[..state].copy_from_slice(&self.memory.bytes()[..state]);
-            self.memory = memory;
         }
         self.plans.truncate(MAX_PLANS - 1);
         self.plans.insert(0, (sizes.to_vec(), planned));
@@ -243,37 +252,18 @@ impl Session {
     }
     /// Runs the first plan.
     fn run_plan(&mut self, tensors: &[Option<Tensor>]) -> Result<Vec<(String, Tensor)>> {
-        let Some((_, Planned::Plan(plan))) = self.plans.first() else { return Ok(Vec::new()) };
-        let Plan { graph, steps, constants, offsets, feeds, outputs, .. } = &**plan;
-        let mut arena = Arena { memory: self.memory.bytes_mut(), offsets, constants };
-        for (place, tensor) in feeds.iter().zip(tensors) {
-            if let Some(tensor) = tensor {
-                arena.bytes_mut(place).copy_from_slice(tensor.data());
+        let Some((_, Planned::Plan(plan))) = self.plans.first_mut() else { return Ok(Vec::new()) };
+        for (place, tensor) in plan.feeds.iter().zip(tensors) {
+            if let (Some(tensor), Some(range)) = (tensor, plan.range(place)) {
+                self.backend.write(range.start, tensor.data())?;
             }
         }
-        let (threads, profile) = (self.threads, &mut self.profile);
-        on(self.pool.as_ref(), || -> Result<()> {
-            for step in steps {
-                let start = profile.as_ref().map(|_| Instant::now());
-                step.run(graph, &mut arena, threads)?;
-                if let (Some(profile), Some(start)) = (profile.as_mut(), start) {
-                    profile.record(Entry {
-                        node: node_label(graph, &step.node).into(),
-                        op: step.node.op.clone(),
-                        by_kernel: !matches!(step.work, Work::Eval),
-                        calls: 1,
-                        time: start.elapsed(),
-                        flops: step.flops(),
-                        bytes: step.traffic(),
-                    });
-                }
-            }
-            Ok(())
-        })?;
+        let (backend, threads, profile) = (&mut self.backend, self.threads, self.profile.as_mut());
+        on(self.pool.as_ref(), || backend.run(plan, threads, profile))?;
         let mut results = Vec::new();
-        for (&v, place) in graph.outputs.iter().zip(outputs) {
+        for (&v, place) in plan.graph.outputs.iter().zip(&plan.outputs) {
             if !self.aliases.iter().any(|&(_, o)| o == v) {
-                results.push((graph.name(v).into(), arena.tensor(place)?));
+                results.push((plan.graph.name(v).into(), self.backend.tensor(plan, place)?));
             }
         }
         Ok(results)
@@ -319,19 +309,10 @@ impl Session {
             let message = format!("state `{name}` is {}{:?}, found {dtype}{dims:?}", state.dtype, state.dims);
             return Err(Error::new(Code::FEED, message));
         }
+        self.backend.write(state.range().start, tensor.data())?;
         state.is_set = true;
-        self.memory.bytes_mut()[state.range()].copy_from_slice(tensor.data());
         Ok(())
     }
-}
-
-/// Memory for state and activations; an error where there is not enough.
-fn zeroed(bytes: usize) -> Result<Memory> {
-    let none = || {
-        let message = format!("a run on inputs of these sizes needs {bytes} bytes, which cannot be had");
-        Error::new(Code::MEMORY, message).help("run smaller batches or shorter sequences")
-    };
-    Memory::try_zeroed(bytes).ok_or_else(none)
 }
 
 /// Calls `work` in the pool, if there is one.

@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// The next content of a state buffer.
-pub(crate) struct Target {
+pub(crate) struct Next {
     /// The whole state buffer.
     pub(crate) state: Place,
     /// What it is to hold after the run; never in a state buffer itself.
@@ -15,7 +15,7 @@ pub(crate) struct Target {
 
 /// Lets results overwrite operands that nobody needs any more, writes state back, and fills in the buffers' lives.
 /// `returned` are buffers that are read after the last step.
-pub(crate) fn settle(steps: &mut Vec<Step>, buffers: &mut [Buffer], targets: &[Target], returned: &[usize]) {
+pub(crate) fn settle(steps: &mut Vec<Step>, buffers: &mut [Buffer], targets: &[Next], returned: &[usize]) {
     let mut last = last_uses(steps, buffers.len(), returned);
     let direct: Vec<bool> =
         targets.iter().map(|target| write_through(steps, buffers, &last, target)).collect();
@@ -61,7 +61,7 @@ fn is_sole_reader(step: &Step, buffers: &[Buffer], i: usize) -> bool {
 }
 
 /// Lets the step that makes the next state write it where the state lies, if nobody reads the old state by then.
-fn write_through(steps: &mut [Step], buffers: &mut [Buffer], last: &[usize], target: &Target) -> bool {
+fn write_through(steps: &mut [Step], buffers: &mut [Buffer], last: &[usize], target: &Next) -> bool {
     let (Some(state), Some(from)) = (target.state.buffer(), target.from.buffer()) else { return false };
     let writes = |step: &Step| step.outputs.iter().flatten().position(|p| p.buffer() == Some(from));
     let Some(k) = steps.iter().position(|step| writes(step).is_some()) else { return false };
@@ -87,7 +87,7 @@ fn write_through(steps: &mut [Step], buffers: &mut [Buffer], last: &[usize], tar
 /// Lets kernels overwrite operands that nobody needs after them.
 fn overwrite(steps: &mut [Step], buffers: &mut [Buffer], last: &mut [usize]) {
     for (k, step) in steps.iter_mut().enumerate() {
-        for &(i, o) in step.pairs() {
+        for (i, o) in step.pairs().to_vec() {
             let place = |places: &[Option<Place>], n: usize| places.get(n).cloned().flatten();
             let (Some(x), Some(y)) = (place(&step.inputs, i), place(&step.outputs, o)) else { continue };
             let (Some(from), Some(to)) = (x.buffer(), y.buffer()) else { continue };

@@ -1,10 +1,11 @@
 //! The graph for concrete sizes: symbols bound, shapes inferred, small constants folded, and calls without a kernel
 //! replaced by their bodies.
+use crate::device;
 use graft_ir::{
     Array, Attr, Builder, Code, DType, Dim, Error, Function, Graph, Node, OpDef, Precision, Result, Tensor,
     Type, Value, affordable, eval::eval_node, infer::node_label, ops,
 };
-use graft_kernels as kernels;
+use graft_kernels::{self as kernels, cuda::Target};
 use std::collections::{HashMap, HashSet};
 
 /// Constants of up to this many elements are folded by the interpreter while shapes are inferred; larger ones are left
@@ -22,8 +23,9 @@ pub(crate) struct Concrete {
     pub(crate) stable: HashSet<Value>,
 }
 
-/// Specialises `graph` for inputs of these sizes, in the order of `graph.inputs`.
-pub(crate) fn specialize(graph: &Graph, sizes: &[Vec<usize>]) -> Result<Concrete> {
+/// Specialises `graph` for inputs of these sizes, in the order of `graph.inputs`; calls are kept where the host, or the
+/// device that is the target, has a kernel for them.
+pub(crate) fn specialize(graph: &Graph, sizes: &[Vec<usize>], target: Option<Target>) -> Result<Concrete> {
     let symbols = bind(graph, sizes)?;
     let mut concrete = graph.clone();
     let known = |symbol: &str| symbols.get(symbol).map(|&n| Dim::from(n));
@@ -39,7 +41,7 @@ pub(crate) fn specialize(graph: &Graph, sizes: &[Vec<usize>]) -> Result<Concrete
     let nodes = std::mem::take(&mut concrete.nodes);
     let changing: HashSet<Value> = graph.inputs.iter().copied().collect();
     let stable = graph.params.iter().copied().filter(|p| !changing.contains(p)).collect();
-    let mut work = Specializing { b: Builder::new(&mut concrete), changing, stable };
+    let mut work = Specializing { b: Builder::new(&mut concrete), changing, stable, target };
     for node in nodes {
         work.append(node, 0)?;
     }
@@ -93,6 +95,7 @@ struct Specializing<'g> {
     /// Inputs: even with a default they are no constants.
     changing: HashSet<Value>,
     stable: HashSet<Value>,
+    target: Option<Target>,
 }
 
 impl Specializing<'_> {
@@ -101,7 +104,7 @@ impl Specializing<'_> {
         let (domain, _) = node.domain_and_name();
         let op = ops::lookup(&node.op, self.b.graph.opset(domain).unwrap_or(1));
         let types = types(self.b.graph, &node);
-        if !kernels::supports(&node, &types) {
+        if !self.is_served(&node, &types)? {
             let place = format!("node `{}` ({})", node_label(self.b.graph, &node), node.op);
             let function = self.b.graph.functions.get(&node.op).filter(|_| op.is_none()).cloned();
             if let Some(function) = function.filter(|f| self.same_opsets(f)) {
@@ -123,6 +126,14 @@ impl Specializing<'_> {
         self.b.append(node.clone())?;
         self.check_sizes(&node)?;
         self.fold(&node)
+    }
+    /// Whether there is a kernel for it where it will run.
+    fn is_served(&mut self, node: &Node, types: &[Option<Type>]) -> Result<bool> {
+        let Some(target) = self.target else { return Ok(kernels::supports(node, types)) };
+        // Launches depend on the results' sizes, which appending infers.
+        self.b.append(node.clone())?;
+        self.b.graph.nodes.pop();
+        Ok(device::serves(self.b.graph, node, target))
     }
     /// Refuses results that no memory can hold, before anything is laid out for them.
     fn check_sizes(&self, node: &Node) -> Result<()> {

@@ -11,14 +11,26 @@ use graft_kernels::{Call, Kernel, Operand, Threads, View, ViewMut, borrow, copy}
 use std::{ops::Range, sync::Arc};
 
 /// How a step is done.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) enum Work {
-    /// By a kernel.
+    /// By a kernel of the host.
     Kernel(&'static Kernel),
     /// By copying the first operand, row-major, into the first result.
     Copy,
     /// By the reference interpreter: correct and slow.
     Eval,
+    /// Element by element on the device, by this text; `chain` makes launches of it and its neighbours.
+    Map(String),
+    /// By launches on the device.
+    Launches(Launches),
+}
+
+/// What a device launches for a step.
+#[derive(Clone)]
+pub(crate) struct Launches {
+    pub(crate) plan: Arc<graft_kernels::cuda::Plan>,
+    /// Pairs (operand, result): the result may overwrite the operand.
+    pub(crate) pairs: Vec<(usize, usize)>,
 }
 
 /// A step of a plan.
@@ -64,16 +76,20 @@ impl Arena<'_> {
     }
     /// The elements at a place, row-major, as a tensor of their own.
     pub(crate) fn tensor(&self, place: &Place) -> Result<Tensor> {
-        let bytes = self.bytes(place);
-        if place.is_row_major() {
-            return Tensor::new(place.dtype, place.dims.clone(), Bytes::copy_from_slice(bytes));
-        }
-        let mut out = graft_kernels::Memory::zeroed(place.len() * place.element());
-        let data = &mut out.bytes_mut()[..place.len() * place.element()];
-        copy(&view(place, bytes), ViewMut { dtype: place.dtype, dims: &place.dims, data }, Threads::ONE)?;
-        let data = Bytes::copy_from_slice(&out.bytes()[..place.len() * place.element()]);
-        Tensor::new(place.dtype, place.dims.clone(), data)
+        gathered(place, self.bytes(place))
     }
+}
+
+/// The elements at a place that spans `bytes`, row-major, as a tensor of their own.
+pub(crate) fn gathered(place: &Place, bytes: &[u8]) -> Result<Tensor> {
+    if place.is_row_major() {
+        return Tensor::new(place.dtype, place.dims.clone(), Bytes::copy_from_slice(bytes));
+    }
+    let mut out = graft_kernels::Memory::zeroed(place.len() * place.element());
+    let data = &mut out.bytes_mut()[..place.len() * place.element()];
+    copy(&view(place, bytes), ViewMut { dtype: place.dtype, dims: &place.dims, data }, Threads::ONE)?;
+    let data = Bytes::copy_from_slice(&out.bytes()[..place.len() * place.element()]);
+    Tensor::new(place.dtype, place.dims.clone(), data)
 }
 
 fn view<'a>(place: &'a Place, data: &'a [u8]) -> View<'a> {
@@ -93,18 +109,30 @@ impl Step {
         Step { work: Work::Copy, inputs: vec![Some(from)], outputs: vec![Some(to)], ..Step::of(&node) }
     }
     /// Pairs (operand, result) where the result may overwrite the operand.
-    pub(crate) fn pairs(&self) -> &'static [(usize, usize)] {
-        if let Work::Kernel(kernel) = self.work { kernel.in_place } else { &[] }
+    pub(crate) fn pairs(&self) -> &[(usize, usize)] {
+        match &self.work {
+            Work::Kernel(kernel) => kernel.in_place,
+            Work::Launches(launches) => &launches.pairs,
+            _ => &[],
+        }
     }
     /// Bytes of scratch memory that the kernel asks for.
     pub(crate) fn scratch_bytes(&self) -> usize {
-        let Work::Kernel(kernel) = self.work else { return 0 };
-        (kernel.scratch)(&self.node, &sizes(&self.inputs), &sizes(&self.outputs))
+        match &self.work {
+            Work::Kernel(kernel) => (kernel.scratch)(&self.node, &sizes(&self.inputs), &sizes(&self.outputs)),
+            Work::Launches(launches) => launches.plan.workspace,
+            _ => 0,
+        }
     }
-    /// Does the step; `graph` holds the functions that the interpreter may need.
+    /// Whether the device does it.
+    pub(crate) fn is_launched(&self) -> bool {
+        matches!(self.work, Work::Launches(_))
+    }
+    /// Does the step on the host; `graph` holds the functions that the interpreter may need.
     pub(crate) fn run(&self, graph: &Graph, arena: &mut Arena<'_>, threads: Threads) -> Result<()> {
-        let done = match self.work {
+        let done = match &self.work {
             Work::Eval => return self.interpret(graph, arena),
+            Work::Map(_) | Work::Launches(_) => Err(Error::new(Code::DEVICE, "the host launches nothing")),
             Work::Kernel(kernel) => (kernel.run)(&mut self.call(arena, threads)),
             Work::Copy => {
                 let mut call = self.call(arena, threads);
@@ -172,8 +200,11 @@ impl Step {
     }
     /// Floating-point operations, where a kernel counts them.
     pub(crate) fn flops(&self) -> u64 {
-        let Work::Kernel(kernel) = self.work else { return 0 };
-        (kernel.flops)(&self.node, &sizes(&self.inputs), &sizes(&self.outputs))
+        match &self.work {
+            Work::Kernel(kernel) => (kernel.flops)(&self.node, &sizes(&self.inputs), &sizes(&self.outputs)),
+            Work::Launches(launches) => launches.plan.traffic().flops,
+            _ => 0,
+        }
     }
     /// Bytes that it reads and writes, each operand and result once.
     pub(crate) fn traffic(&self) -> u64 {

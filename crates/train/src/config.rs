@@ -4,6 +4,7 @@ use crate::{
     order::Order,
     schedule::Curve,
 };
+use graft_exec::Device;
 use graft_ir::{Code, Error, Result};
 use graft_passes::{
     Options,
@@ -61,8 +62,8 @@ pub struct Config {
     pub seed: u64,
     /// `f32`; the other precisions are refused by name.
     pub precision: String,
-    /// `cpu`; the other devices are refused by name.
-    pub device: String,
+    /// Where to train.
+    pub device: Device,
     /// Threads; all cores by default.
     pub threads: Option<usize>,
     /// The folder of the results.
@@ -121,7 +122,7 @@ impl Config {
             clip: Some(1.0),
             seed: 0,
             precision: "f32".into(),
-            device: "cpu".into(),
+            device: Device::Cpu,
             threads: None,
             out: out.into(),
             resume: false,
@@ -157,14 +158,17 @@ impl Config {
         usage(!(self.resume && self.force), "either go on with the run in the folder or begin anew")?;
         usage(self.threads != Some(0), "at least one thread is needed")?;
         self.check_adapter()?;
-        let missing = |ok: bool, what: &str| match ok {
-            true => Ok(()),
-            false => {
-                Err(Error::new(Code::DEVICE, format!("{what} is not available")).help("use `cpu` and `f32`"))
-            }
-        };
-        missing(self.device == "cpu", &format!("the device `{}`", self.device))?;
-        missing(self.precision == "f32", &format!("the precision `{}`", self.precision))
+        if self.precision != "f32" {
+            let message = format!("the precision `{}` is not available", self.precision);
+            return Err(Error::new(Code::DEVICE, message).help("use `f32`"));
+        }
+        // A device that is not there is said before any work is done.
+        self.device.describe().map(drop)
+    }
+
+    /// How sessions run.
+    pub(crate) fn session_options(&self) -> graft_exec::Options {
+        graft_exec::Options { threads: self.threads, device: self.device, profile: false }
     }
 
     /// Without an adapter there must be a head, and nothing that only an adapter has.
@@ -327,7 +331,6 @@ mod tests {
                 Code::USAGE,
             ),
             (Config { precision: "bf16".into(), ..good.clone() }, Code::DEVICE),
-            (Config { device: "cuda".into(), ..good.clone() }, Code::DEVICE),
         ] {
             assert_eq!(bad.check().unwrap_err().code, code, "{bad:?}");
         }

@@ -22,7 +22,7 @@ pub fn evaluate(model: &Graph, config: &Config, observer: &mut dyn Observer) -> 
     let path = config.eval.as_ref().ok_or_else(none)?;
     let graph = graphs::without_adapter(model, config, observer)?;
     let data = read_data(path, &Schema::of(&graph, &config.loss)?, config, observer)?;
-    let options = Options { threads: config.threads, ..Options::default() };
+    let options = config.session_options();
     Evaluator::new(&graph, data, config.batch, &config.loss, &options)?.run(&BTreeMap::new(), &Vec::new(), 0)
 }
 

@@ -15,7 +15,6 @@ use crate::{
     state::{Progress, State},
     stepper::Stepper,
 };
-use graft_exec::Options;
 use graft_ir::{Code, Error, Graph, Result, Tensor};
 use graft_passes::{inject::adapters, targets};
 use std::{
@@ -58,7 +57,7 @@ impl Prepared {
         let allocator = Allocator::new(&graphs.forward, total)?;
         let (allocator, State { progress, settings, tensors, best }) =
             beginning(config, settings, &graphs, allocator)?;
-        let options = Options { threads: config.threads, ..Options::default() };
+        let options = config.session_options();
         let stepper = Stepper::new(&graphs, &tensors, config.seed, &options)?;
         let evaluator = match &config.eval {
             Some(path) => {
@@ -132,7 +131,11 @@ impl Prepared {
             mib(weights), mib(alive), batch
         ));
         let threads = config.threads.map_or("all".into(), |n| n.to_string());
-        observer.note(&format!("device: {}, {threads} threads, {}", config.device, config.precision));
+        observer.note(&format!(
+            "device: {}, {threads} threads, {}",
+            config.device.describe()?,
+            config.precision
+        ));
         let (rows, steps) = (self.data.rows(), self.schedule.total);
         observer
             .note(&format!("data: {rows} rows, {} batches an epoch, {steps} steps", self.stream.per_epoch()));

@@ -8,7 +8,7 @@ use crate::{
     ui::{self, Ui},
 };
 use graft_exec::{Options, Session};
-use graft_ir::{Builder, DType, Dim, Graph, Node, Result, Tensor, Type, cost};
+use graft_ir::{Builder, Code, DType, Dim, Error, Graph, Node, Result, Tensor, Type, cost};
 use graft_passes::{self as passes, Context, Stage, optimizer, pipeline};
 use serde_json::json;
 use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, time::Instant};
@@ -68,10 +68,15 @@ impl Args {
         let sizes = self.sizes(&model.graph);
         let stages = self.stages()?;
         let mut log = |line: &str| ui.detail(line);
-        let mut context = Context { log: &mut log, has_kernel: &graft_kernels::supports, adapter: None, seed: 0 };
+        let mut context =
+            Context { log: &mut log, has_kernel: &graft_kernels::supports, adapter: None, seed: 0 };
         let graph = pipeline::run(passes::ALL, &stages, &model.graph, &mut context, &mut |_| ())?;
         let mut feeds = feeds::random_feeds(&graph, &sizes, 0)?;
         let mut session = Session::new(&graph, &optimizer::state(&graph)?, &options)?;
+        if session.is_emulated() {
+            let message = format!("`{}` takes no time that means anything", session.device());
+            return Err(Error::new(Code::DEVICE, message).help("measure on a GPU, or with `--device cpu`"));
+        }
         for (name, tensor) in optimizer::initial_state(&graph)? {
             session.set_state(&name, &tensor)?;
             feeds.retain(|(fed, _)| *fed != name);
@@ -95,7 +100,10 @@ impl Args {
             ("step, median", format!("{:.3} ms", times.median())),
             ("step, min", format!("{:.3} ms", times.min())),
             ("tokens/s", ui::thousands(tokens as u64)),
-            ("GFLOP/s", format!("{:.1} ({:.0} % of this machine's matrix product)", rate / 1e9, 100.0 * fraction)),
+            (
+                "GFLOP/s",
+                format!("{:.1} ({:.0} % of this machine's matrix product)", rate / 1e9, 100.0 * fraction),
+            ),
             ("peak memory", memory::peak_rss_mb().map_or("unknown".into(), |mb| format!("{mb:.0} MB"))),
             ("threads", session.threads().to_string()),
         ];
@@ -132,7 +140,8 @@ impl Args {
         }
         let inject = Stage { name: "inject".into(), options: self.adapter.options()? };
         let loss = Stage::new("loss").with("kind", "cross-entropy").with("label", "label");
-        let [canonicalize, fuse, grad, optimizer] = ["canonicalize", "fuse", "grad", "optimizer"].map(Stage::new);
+        let [canonicalize, fuse, grad, optimizer] =
+            ["canonicalize", "fuse", "grad", "optimizer"].map(Stage::new);
         Ok(vec![canonicalize, inject, fuse.clone(), head, loss, grad, optimizer, fuse])
     }
 }

@@ -19,8 +19,8 @@ struct Row {
     since: Vec<i64>,
     runs: bool,
     gradient: &'static str,
-    /// Whether the CPU has a kernel for it, for some element types at least.
-    kernel: bool,
+    /// Whether the CPU and a CUDA device have a kernel for it, for some element types at least.
+    kernels: [bool; 2],
     formula: &'static str,
 }
 
@@ -30,7 +30,7 @@ impl Args {
         if self.json {
             let row = |r: &Row| {
                 json!({"op": r.name, "since": r.since, "infer": true, "eval": r.runs, "gradient": r.gradient,
-                    "cpu_kernel": r.kernel, "formula": r.formula})
+                    "cpu_kernel": r.kernels[0], "cuda_kernel": r.kernels[1], "formula": r.formula})
             };
             let ops: Vec<_> = rows.iter().map(row).collect();
             return ui.json(&json!({"schema": "graft.caps/1", "newest_opset": opset::NEWEST, "ops": ops}));
@@ -38,10 +38,11 @@ impl Args {
         let row = |r: &Row| {
             let since: Vec<String> = r.since.iter().map(ToString::to_string).collect();
             let yes = |b: bool| if b { "yes" } else { "no" };
-            let texts = [r.name, &format!("from {}", since.join(", ")), yes(r.runs), r.gradient, yes(r.kernel)];
+            let [cpu, cuda] = r.kernels.map(yes);
+            let texts = [r.name, &format!("from {}", since.join(", ")), yes(r.runs), r.gradient, cpu, cuda];
             texts.map(|t| t.trim_end_matches("from ").to_string()).to_vec()
         };
-        let header = ["op", "opset", "eval", "gradient", "cpu kernel"];
+        let header = ["op", "opset", "eval", "gradient", "cpu kernel", "cuda kernel"];
         ui.out(&ui::table(&header, &rows.iter().map(row).collect::<Vec<_>>()))
     }
 }
@@ -57,7 +58,7 @@ fn rows() -> Vec<Row> {
             since: defs.iter().map(|def| def.since).collect(),
             runs: newest.eval.is_some(),
             gradient: gradient(newest.vjp),
-            kernel: has_kernel(name),
+            kernels: kernels(name),
             formula: newest.doc,
         }
     });
@@ -66,7 +67,7 @@ fn rows() -> Vec<Row> {
         since: Vec::new(),
         runs: true,
         gradient: if library::get(&format!("{name}Grad")).is_some() { "function" } else { "body" },
-        kernel: has_kernel(name),
+        kernels: kernels(name),
         formula: "a function whose body is made of the ops above",
     });
     ops.chain(functions).collect()
@@ -82,6 +83,7 @@ fn gradient(vjp: Vjp) -> &'static str {
     }
 }
 
-fn has_kernel(name: &str) -> bool {
-    graft_kernels::all().any(|kernel| kernel.name == name)
+fn kernels(name: &str) -> [bool; 2] {
+    let kernel = graft_kernels::all().find(|kernel| kernel.name == name);
+    [kernel.is_some(), kernel.is_some_and(|kernel| kernel.device.is_any())]
 }

@@ -154,7 +154,7 @@ impl Args {
             warmup: 0.05,
             eval_every: Some(self.steps.div_ceil(5).max(1)),
             seed: self.seed,
-            device: self.machine.device.clone(),
+            device: self.machine.device,
             precision: self.machine.precision.clone(),
             threads: self.machine.threads,
             force: self.force,

@@ -54,7 +54,17 @@ impl Args {
             return ui.json(&json!({"schema": "graft.methods/1", "methods": rows}));
         }
         let count = format!("at {}", self.size);
-        let header = ["method", "formula", "parameters", "rank", &count, "merges", "peft_type", "CPU kernel"];
+        let header = [
+            "method",
+            "formula",
+            "parameters",
+            "rank",
+            &count,
+            "merges",
+            "peft_type",
+            "CPU kernel",
+            "CUDA kernel",
+        ];
         ui.out(&ui::table(&header, &rows.map(|row| row.texts()).collect::<Vec<_>>()))?;
         let lines: Vec<String> = METHODS.iter().map(Method::settings_help).collect();
         ui.out(&format!("\n{}\n", lines.join("\n")))
@@ -74,8 +84,10 @@ impl Row {
     fn peft_type(&self) -> &'static str {
         self.lasting().peft.types.first().copied().unwrap_or("none")
     }
-    fn has_kernel(&self) -> bool {
-        graft_kernels::all().any(|kernel| kernel.name == self.lasting().function)
+    /// Whether the host and a CUDA device have a kernel for the function.
+    fn has_kernels(&self) -> [bool; 2] {
+        let kernel = graft_kernels::all().find(|kernel| kernel.name == self.lasting().function);
+        [kernel.is_some(), kernel.is_some_and(|kernel| kernel.device.is_any())]
     }
     fn texts(&self) -> Vec<String> {
         let yes = |is: bool| if is { "yes" } else { "no" }.to_string();
@@ -83,11 +95,13 @@ impl Row {
         let (about, formula) = (self.variant.about.to_string(), self.variant.parameters.to_string());
         let merges = yes(self.variant.merged().is_some());
         let peft_type = self.peft_type().to_string();
-        vec![self.name(), about, formula, self.rank.to_string(), count, merges, peft_type, yes(self.has_kernel())]
+        let [cpu, cuda] = self.has_kernels().map(yes);
+        vec![self.name(), about, formula, self.rank.to_string(), count, merges, peft_type, cpu, cuda]
     }
     fn json(&self, d_in: usize, d_out: usize) -> serde_json::Value {
         let settings = self.method.settings.iter();
         let settings = settings.map(|s| json!({"name": s.name, "about": s.about, "default": s.default}));
+        let [cpu, cuda] = self.has_kernels();
         let example: serde_json::Map<_, _> =
             self.variant.example.iter().map(|(key, value)| (key.to_string(), json!(value))).collect();
         json!({"name": self.method.name, "set": example, "function": self.variant.function,
@@ -95,7 +109,7 @@ impl Row {
             "parameters": {"formula": self.variant.parameters, "in": d_in, "out": d_out, "rank": self.rank,
                 "count": self.parameters},
             "mergeable": self.variant.merged().is_some(), "peft_type": self.peft_type(),
-            "kernels": {"cpu": self.has_kernel()}})
+            "kernels": {"cpu": cpu, "cuda": cuda}})
     }
 }
 

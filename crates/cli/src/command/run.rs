@@ -3,6 +3,7 @@ use crate::{
     model,
     ui::{self, Ui},
 };
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use graft_adapter::tensors;
 use graft_exec::{Device, Entry, Options, Session};
 use graft_ir::{Code, Error, Result, Tensor};
@@ -33,14 +34,19 @@ pub(crate) struct Args {
 #[derive(clap::Args, Clone)]
 pub(crate) struct Machine {
     /// The device
-    #[arg(long, default_value = "cpu", value_parser = ["cpu", "cuda"])]
-    pub(crate) device: String,
+    #[arg(long, default_value = "cpu", value_parser = devices())]
+    pub(crate) device: Device,
     /// What activations are computed in
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
     pub(crate) precision: String,
     /// Threads; by default as many as there are cores
     #[arg(long)]
     pub(crate) threads: Option<usize>,
+}
+
+/// The names of devices.
+pub(crate) fn devices() -> impl TypedValueParser<Value = Device> {
+    PossibleValuesParser::new(["cpu", "cuda"]).try_map(|name| name.parse::<Device>())
 }
 
 impl Machine {
@@ -53,7 +59,7 @@ impl Machine {
         if self.threads == Some(0) {
             return Err(crate::usage("--threads 0: at least one thread is needed"));
         }
-        Ok(Options { threads: self.threads, device: self.device.parse::<Device>()?, profile })
+        Ok(Options { threads: self.threads, device: self.device, profile })
     }
 }
 
@@ -64,8 +70,12 @@ impl Args {
         let options = self.machine.options(self.profile)?;
         let model = model::load(&self.model, ui)?;
         let inputs = tensors::read(&self.inputs)?;
-        let feeds: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let feeds: Vec<(&str, &Tensor)> =
+            inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         let mut session = Session::new(&model.graph, &[], &options)?;
+        if session.is_emulated() {
+            ui.say(&format!("device: {}", session.device()));
+        }
         let outputs: BTreeMap<String, Tensor> = session.run(&feeds)?.into_iter().collect();
         session.notices().iter().for_each(|notice| ui.say(notice));
         tensors::write(&self.output, &outputs)?;

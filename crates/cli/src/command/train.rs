@@ -274,7 +274,7 @@ impl Task {
             schedule: course.schedule.parse::<Curve>()?,
             warmup: course.warmup,
             precision: self.machine.precision.clone(),
-            device: self.machine.device.clone(),
+            device: self.machine.device,
             threads: self.machine.threads,
             eval_every: course.eval_every,
             patience: course.patience,
@@ -304,7 +304,8 @@ impl Observer for Plan<'_> {
 
 /// `classify:2,pool=mean,from=OUTPUT` as options of the pass `head`.
 fn head(text: &str) -> Result<Options> {
-    let bad = || usage(format!("--head {text}: expected classify:CLASSES[,pool=mean|cls|none][,from=OUTPUT]"));
+    let bad =
+        || usage(format!("--head {text}: expected classify:CLASSES[,pool=mean|cls|none][,from=OUTPUT]"));
     let (kind, rest) = text.split_once(':').ok_or_else(bad)?;
     let mut parts = rest.split(',');
     let classes = parts.next().ok_or_else(bad)?;

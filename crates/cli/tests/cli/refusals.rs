@@ -196,7 +196,7 @@ const FLAGS_OF_TRAIN: &[(&str, i32, &str, &[&str])] = &[
     ("--dump-grads 1=data.jsonl", 2, "G0206", &["`data.jsonl`"]),
     ("--method lorra", 2, "G0304", &["`lora`"]),
     ("--set rslroa=true", 2, "G0301", &["`rslora`"]),
-    ("--device cuda", 5, "G0601", &["`cuda`"]),
+    ("--device cuda", 5, "G0601", &["CUDA", "--device cpu"]),
     ("--precision bf16", 5, "G0601", &["`bf16`"]),
     ("--targets nix", 4, "G0302", &["`nix`", "nearest"]),
     ("--threads 0", 2, "G0701", &["one thread"]),

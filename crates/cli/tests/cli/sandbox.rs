@@ -55,7 +55,8 @@ impl Sandbox {
         command.args(["-c", &format!("{first}; exec \"$0\" \"$@\""), GRAFT]).args(line.split_whitespace());
         command.current_dir(self.0.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // One heap, because each reserves address space; and no backtraces between the lines of a message.
-        command.env_clear().env("MALLOC_ARENA_MAX", "1");
+        // And no GPU, whatever the machine has.
+        command.env_clear().env("MALLOC_ARENA_MAX", "1").env("CUDA_VISIBLE_DEVICES", "");
         command.envs(std::env::vars().filter(|(key, _)| key == "PATH" || key == "LD_LIBRARY_PATH"));
         command
     }
