@@ -192,10 +192,11 @@ impl<'a> Chain<'a> {
         for (i, &r) in results.iter().enumerate() {
             let _ = writeln!(body, "    q{i}[i] = element<{}>(y{r});", kind(self.ops[r].1)?);
         }
+        // Within the namespace, so that `exp` is ours and not the compiler's.
         Some(format!(
-            "#include \"elementwise/elementwise.cuh\"\n\nusing namespace graft;\n\nextern \"C\" __global__ void \
+            "#include \"elementwise/elementwise.cuh\"\n\nnamespace graft {{\nextern \"C\" __global__ void \
              __launch_bounds__({THREADS})\nmap({}) {{\n  for (i64 i = blockIdx.x * {THREADS}ll + threadIdx.x; i < n; i += \
-             gridDim.x * {THREADS}ll) {{\n{body}  }}\n}}\n",
+             gridDim.x * {THREADS}ll) {{\n{body}  }}\n}}\n}}\n",
             parameters.join(", ")
         ))
     }

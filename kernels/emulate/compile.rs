@@ -188,7 +188,7 @@ fn unit(module: &Module, source: &str) -> (String, String) {
     let text = format!(
         "#include \"emulate/launch.h\"\n#include \"{}\"\nextern \"C\" \
          __attribute__((visibility(\"default\"))) const graft::emulate::Entries& graft_entries() {{\n  using namespace \
-         graft::emulate;\n  static const Entries entries = {{\n{entries}  }};\n  return entries;\n}}\n",
+         graft;\n  using namespace graft::emulate;\n  static const Entries entries = {{\n{entries}  }};\n  return entries;\n}}\n",
         module.path()
     );
     (UNIT.into(), text)

@@ -14,6 +14,8 @@ mod driver;
 mod install;
 mod objects;
 pub mod pointers;
+mod rerun;
 mod status;
 
 pub use install::install;
+pub use rerun::rerun;
