@@ -22,7 +22,7 @@ mod loss;
 mod math;
 mod matmul;
 mod memory;
-mod movement;
+pub mod movement;
 mod optimizer;
 mod random;
 mod reduce;

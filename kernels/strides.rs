@@ -10,9 +10,14 @@ pub(crate) struct Walk<const N: usize> {
 
 /// The strides of `view` seen with the sizes `dims`, to which it broadcasts.
 pub(crate) fn broadcast(view: &View<'_>, dims: &[usize]) -> Vec<usize> {
-    let missing = dims.len() - view.dims.len();
+    repeated(view.dims, view.strides, dims)
+}
+
+/// The strides of a tensor of the sizes `own`, seen with the sizes `dims`, to which it broadcasts.
+pub(crate) fn repeated(own: &[usize], strides: &[usize], dims: &[usize]) -> Vec<usize> {
+    let missing = dims.len() - own.len();
     let stride = |i: usize| match i.checked_sub(missing) {
-        Some(j) if view.dims[j] != 1 => view.strides[j],
+        Some(j) if own[j] != 1 => strides[j],
         _ => 0,
     };
     (0..dims.len()).map(stride).collect()
@@ -43,6 +48,10 @@ impl<const N: usize> Walk<N> {
             walk.strides.iter_mut().for_each(|s| s.push(0));
         }
         walk
+    }
+    /// The sizes of the loops, outermost first, and each operand's strides along them.
+    pub(crate) fn axes(&self) -> (&[usize], [&[usize]; N]) {
+        (&self.dims, self.strides.each_ref().map(Vec::as_slice))
     }
     /// The operands' strides along the innermost loop.
     pub(crate) fn inner(&self) -> [usize; N] {

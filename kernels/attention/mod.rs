@@ -1,9 +1,10 @@
 //! Attention and its gradient, by blocks of rows: of the scores no more than a block is ever held.
 mod backward;
+pub(crate) mod cuda;
 mod forward;
 mod operands;
 
-use crate::{Kernel, Operands, floats};
+use crate::{Device, Kernel, Operands, floats};
 use graft_ir::{Node, Type};
 use operands::Sizes;
 
@@ -19,6 +20,7 @@ const fn attention(name: &'static str) -> Kernel {
         .strided(Operands::All)
         .scratch(|_, operands, _| of(operands).map_or(0, |sizes| forward::scratch(&sizes)))
         .flops(|_, operands, _| of(operands).map_or(0, |s| s.products(s.size + s.width)))
+        .device(Device::launches(cuda::attention).strided(Operands::All))
 }
 
 const fn gradient(name: &'static str) -> Kernel {
@@ -26,6 +28,7 @@ const fn gradient(name: &'static str) -> Kernel {
         .strided(Operands::Only(&[0, 1, 2, 3, 4]))
         .scratch(|_, operands, _| of(&operands[1..]).map_or(0, |sizes| backward::scratch(&sizes)))
         .flops(|_, operands, _| of(&operands[1..]).map_or(0, |s| s.products(3 * s.size + 2 * s.width)))
+        .device(Device::launches(cuda::attention_grad).strided(Operands::Only(&[0, 1, 2, 3, 4])))
 }
 
 /// The sizes, given those of q, k, v and bias from the first operand on.

@@ -3,6 +3,7 @@
 
 namespace graft {
 
+using u8 = unsigned char;
 using u16 = unsigned short;
 using u32 = unsigned int;
 using u64 = unsigned long long;
@@ -99,7 +100,10 @@ template <> __device__ __forceinline__ f16 from_float<f16>(float x) {
 __device__ __forceinline__ float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
 /// The value of the lane whose number differs in the bits of `mask` ("shfl.sync": .bfly), of a whole warp.
-__device__ __forceinline__ float shuffle_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
+__device__ __forceinline__ u32 shuffle_xor(u32 x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
+
+/// Ends the kernel with an error, which the next call of the driver reports ("trap").
+__device__ __forceinline__ void refuse(const char*) { asm volatile("trap;"); }
 
 __device__ __forceinline__ float as_float(u32 bits) { return __uint_as_float(bits); }
 __device__ __forceinline__ u32 as_bits(float x) { return __float_as_uint(x); }

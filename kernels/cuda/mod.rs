@@ -2,6 +2,7 @@
 //! makes its plans; the driver, the emulator (`kernels/emulate`) and whatever else runs kernels take them as they are.
 mod cache;
 mod gpu;
+mod launch;
 mod linear;
 mod module;
 pub mod nvrtc;
@@ -12,6 +13,7 @@ mod split;
 
 pub use cache::Cache;
 pub use gpu::{DeviceMemory, Gpu, Recording};
+pub(crate) use launch::{PER_THREAD, THREADS, buffers, int, long, walk};
 pub use linear::{LARGEST_RANK, Linear, Sizes};
 pub(crate) use linear::{Product, RankGrad, arguments};
 pub use module::{Module, Text};

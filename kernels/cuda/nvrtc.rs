@@ -71,7 +71,9 @@ impl Drop for Program {
 ///
 /// The compiler contracts nothing by itself: what is rounded where stands in the sources, as for the host.
 pub fn options(module: &Module, arch: &str) -> Vec<String> {
-    let mut options = vec!["--std=c++20".to_string(), "--fmad=false".into(), "--ptxas-options=-v".into()];
+    // Lambdas with `auto` parameters cannot be marked as device functions: all are.
+    let given = ["--std=c++20", "--fmad=false", "--ptxas-options=-v", "--device-as-default-execution-space"];
+    let mut options: Vec<String> = given.map(Into::into).to_vec();
     options.push(format!("--gpu-architecture={arch}"));
     options.extend(module.options());
     options

@@ -105,6 +105,12 @@ pub enum Argument {
     Float(f32),
 }
 
+impl From<Buffer> for Argument {
+    fn from(buffer: Buffer) -> Argument {
+        Argument::Buffer(buffer)
+    }
+}
+
 /// What a launch moves and computes.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Traffic {

@@ -1,6 +1,9 @@
 //! The sources that make up the device's side of the kernels, and the kernels in them.
 use super::{Element, Module, Target, Tile, split};
-use crate::{bone, lora};
+use crate::{
+    attention, bone, gather, layer_norm, lora, loss, matmul, movement, optimizer, random, reduce, rotary,
+    softmax,
+};
 
 /// A file that is compiled, and the kernels that it defines.
 #[derive(Debug)]
@@ -18,7 +21,22 @@ pub struct Source {
 }
 
 /// The sources, by family.
-const FAMILIES: &[&[Source]] = &[bone::cuda::SOURCES, lora::cuda::SOURCES, split::SOURCES];
+const FAMILIES: &[&[Source]] = &[
+    attention::cuda::SOURCES,
+    bone::cuda::SOURCES,
+    gather::cuda::SOURCES,
+    layer_norm::cuda::SOURCES,
+    lora::cuda::SOURCES,
+    loss::cuda::SOURCES,
+    matmul::cuda::SOURCES,
+    movement::cuda::SOURCES,
+    optimizer::cuda::SOURCES,
+    random::cuda::SOURCES,
+    reduce::cuda::SOURCES,
+    rotary::cuda::SOURCES,
+    softmax::cuda::SOURCES,
+    split::SOURCES,
+];
 
 /// Every source.
 pub fn sources() -> impl Iterator<Item = &'static Source> {
@@ -61,11 +79,14 @@ pub(crate) fn linears(module: Module) -> Vec<Module> {
 pub const HEADERS: &[(&str, &str)] = &[
     ("cuda/device.cuh", include_str!("device.cuh")),
     ("cuda/dialect.cuh", include_str!("dialect.cuh")),
+    ("cuda/index.cuh", include_str!("index.cuh")),
     ("cuda/instance.cuh", include_str!("instance.cuh")),
     ("cuda/math.cuh", include_str!("math.cuh")),
     ("cuda/panel.cuh", include_str!("panel.cuh")),
     ("cuda/product.cuh", include_str!("product.cuh")),
     ("cuda/random.cuh", include_str!("random.cuh")),
+    ("cuda/team.cuh", include_str!("team.cuh")),
+    ("cuda/walk.cuh", include_str!("walk.cuh")),
     ("elementwise/elementwise.cuh", include_str!("../elementwise/elementwise.cuh")),
     ("gemm/extended.cuh", include_str!("../gemm/extended.cuh")),
     ("gemm/rank_grad.cuh", include_str!("../gemm/rank_grad.cuh")),

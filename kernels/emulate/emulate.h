@@ -22,6 +22,7 @@
 
 namespace graft {
 
+using u8 = uint8_t;
 using u16 = uint16_t;
 using u32 = uint32_t;
 using u64 = uint64_t;
@@ -192,12 +193,14 @@ inline void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1, emulate::At at
   for (int i = 0; i < 4; i++) c[i] = as_float(out[i]);
 }
 
-inline float shuffle_xor(float x, int mask, emulate::At at = emulate::At::current()) {
-  const u32 in[2] = {as_bits(x), emulate::running->lane ^ static_cast<u32>(mask)};
+inline u32 shuffle_xor(u32 x, int mask, emulate::At at = emulate::At::current()) {
+  const u32 in[2] = {x, emulate::running->lane ^ static_cast<u32>(mask)};
   u32 out[1];
   emulate::collective(emulate::exchange, in, 2, out, 1, at);
-  return as_float(out[0]);
+  return out[0];
 }
+
+[[noreturn]] inline void refuse(const char* why, emulate::At at = emulate::At::current()) { emulate::fail(why, at); }
 
 inline float to_float(bf16 x) { return as_float(static_cast<u32>(x.bits) << 16); }
 

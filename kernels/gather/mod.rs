@@ -1,17 +1,19 @@
 //! `Gather`, its gradient, `GatherElements`, `GatherND` and `ScatterND`.
 mod cpu;
+pub(crate) mod cuda;
 mod nd;
 
-use crate::{Kernel, dtype, floats, indices};
+use crate::{Device, Kernel, dtype, floats, indices};
 use graft_ir::{Attr, DType, Node, Type};
 
 pub(crate) const KERNELS: &[Kernel] = &[
-    Kernel::new("Gather", supports, cpu::gather),
+    Kernel::new("Gather", supports, cpu::gather).device(Device::launches(cuda::gather)),
     Kernel::new("GatherElements", supports, cpu::gather_elements),
     Kernel::new("GatherND", |_, t| sized(t, 0) && dtype(t, 1) == Some(DType::Int64), nd::gather_nd),
     Kernel::new("ScatterND", scatter_supports, nd::scatter_nd).in_place(&[(0, 0)]),
     Kernel::new("graft.GatherGrad", grad_supports, cpu::gather_grad)
-        .flops(|_, operands, _| operands[0].iter().product::<usize>() as u64),
+        .flops(|_, operands, _| operands[0].iter().product::<usize>() as u64)
+        .device(Device::launches(cuda::gather_grad)),
 ];
 
 fn grad_supports(_: &Node, types: &[Option<Type>]) -> bool {

@@ -111,14 +111,14 @@ __device__ __forceinline__ void store_pair(const Op& op, const Matrix<C>& c, int
   }
 }
 
-/// One tile of c, and of the sum the steps of slab `blockIdx.z`, of `steps_per_slab` each.
-template <class T, class Op> __device__ __forceinline__ void extended_product(Op op, int steps_per_slab) {
+/// One tile of c, and of the sum the steps of a slab, of `steps_per_slab` each.
+template <class T, class Op> __device__ __forceinline__ void product_of_slab(Op op, int slab, int steps_per_slab) {
   const int warp = threadIdx.x / 32, warp_m = warp / T::WARPS_N * T::WARP_M, warp_n = warp % T::WARPS_N * T::WARP_N;
   const int m = blockIdx.y * T::M, n = blockIdx.x * T::N;
   int end = 0;
 #pragma unroll
   for (int s = 0; s < Op::SEGMENTS; s++) end += steps_of<T>(op, s);
-  const int begin = blockIdx.z * steps_per_slab;
+  const int begin = slab * steps_per_slab;
   if (end - begin > steps_per_slab) end = begin + steps_per_slab;
 
   const Ring<T, Op> ring = {reinterpret_cast<typename Op::Element*>(shared_memory())};
@@ -147,8 +147,13 @@ template <class T, class Op> __device__ __forceinline__ void extended_product(Op
     }
   }
   Matrix<typename Op::Result> c = op.c;
-  c.data += blockIdx.z * c.rows * c.stride;
+  c.data += slab * c.rows * c.stride;
   acc.pairs([&](int i, int j, float x, float y) { store_pair(op, c, m + warp_m + i, n + warp_n + j, x, y); });
+}
+
+/// One tile of c, where the grid's third axis are the slabs.
+template <class T, class Op> __device__ __forceinline__ void extended_product(Op op, int steps_per_slab) {
+  product_of_slab<T>(op, blockIdx.z, steps_per_slab);
 }
 
 }  // namespace graft

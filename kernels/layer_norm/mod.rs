@@ -1,13 +1,23 @@
 //! Layer normalisation and its gradient.
 mod cpu;
+pub(crate) mod cuda;
 
-use crate::{Kernel, axis, floats};
+use crate::{Device, Kernel, axis, floats};
 use graft_ir::{Node, Type};
 
 pub(crate) const KERNELS: &[Kernel] = &[
-    Kernel::new("LayerNormalization", forward, cpu::layer_norm).in_place(&[(0, 0)]).flops(per_element),
-    Kernel::new("graft.LayerNorm", forward, cpu::layer_norm).in_place(&[(0, 0)]).flops(per_element),
-    Kernel::new("graft.LayerNormGrad", backward, cpu::layer_norm_grad).in_place(&[(0, 0)]).flops(per_element),
+    Kernel::new("LayerNormalization", forward, cpu::layer_norm)
+        .in_place(&[(0, 0)])
+        .flops(per_element)
+        .device(Device::launches(cuda::layer_norm).in_place(&[(0, 0)])),
+    Kernel::new("graft.LayerNorm", forward, cpu::layer_norm)
+        .in_place(&[(0, 0)])
+        .flops(per_element)
+        .device(Device::launches(cuda::layer_norm).in_place(&[(0, 0)])),
+    Kernel::new("graft.LayerNormGrad", backward, cpu::layer_norm_grad)
+        .in_place(&[(0, 0)])
+        .flops(per_element)
+        .device(Device::launches(cuda::layer_norm_grad).in_place(&[(0, 0)])),
 ];
 
 fn per_element(_: &Node, operands: &[&[usize]], _: &[&[usize]]) -> u64 {

@@ -7,7 +7,7 @@ use crate::{
 use graft_ir::{Code, DType, Error, Result};
 
 /// The label that the gradient ignores where none is named.
-const IGNORED: i64 = -100;
+pub(super) const IGNORED: i64 = -100;
 
 /// The labels as class numbers; `None` for those that are not `counted`, which need be no classes.
 fn labels(

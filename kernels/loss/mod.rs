@@ -1,15 +1,21 @@
 //! Cross-entropy over classes, and its gradients.
 mod cpu;
+pub(crate) mod cuda;
 
-use crate::{Kernel, floats, indices};
+use crate::{Device, Kernel, floats, indices};
 use graft_ir::{Node, Type};
 
 pub(crate) const KERNELS: &[Kernel] = &[
     Kernel::new("SoftmaxCrossEntropyLoss", forward, cpu::cross_entropy)
         .scratch(|_, operands, _| 2 * size_of::<f64>() * operands[1].iter().product::<usize>())
-        .flops(per_element),
-    Kernel::new("graft.CrossEntropyGrad", backward, cpu::cross_entropy_grad).flops(per_logit),
-    Kernel::new("graft.CrossEntropyRows", backward, cpu::cross_entropy_rows).flops(per_logit),
+        .flops(per_element)
+        .device(Device::launches(cuda::cross_entropy)),
+    Kernel::new("graft.CrossEntropyGrad", backward, cpu::cross_entropy_grad)
+        .flops(per_logit)
+        .device(Device::launches(cuda::cross_entropy_grad)),
+    Kernel::new("graft.CrossEntropyRows", backward, cpu::cross_entropy_rows)
+        .flops(per_logit)
+        .device(Device::launches(cuda::cross_entropy_rows)),
 ];
 
 fn per_element(_: &Node, operands: &[&[usize]], _: &[&[usize]]) -> u64 {

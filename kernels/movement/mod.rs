@@ -1,21 +1,29 @@
 //! Copies: strided to row-major, `Concat`, `Range`, `ConstantOfShape`, `Pad`, `Trilu`. What only changes how memory is seen
 //! (`Reshape`, `Transpose`, `Slice`, …) is planned as a view and needs no kernel.
 mod cpu;
+pub mod cuda;
 mod pad;
 mod trilu;
 
-use crate::{Kernel, Operands, dtype};
+use crate::{Device, Kernel, Operands, dtype};
 use graft_ir::{Attr, DType, Node, Type};
 
 pub use cpu::copy;
 pub(crate) use cpu::identity;
 
 pub(crate) const KERNELS: &[Kernel] = &[
-    Kernel::new("Concat", concat_supports, cpu::concat).strided(Operands::All).flops(none),
-    Kernel::new("ConstantOfShape", |_, _| true, cpu::constant_of_shape).flops(none),
-    Kernel::new("Pad", pad_supports, pad::pad).flops(none),
-    Kernel::new("Range", |_, t| t.len() == 3 && dtype(t, 0) == Some(DType::Int64), cpu::range).flops(none),
-    Kernel::new("Trilu", |_, t| sized(t, 0), trilu::trilu).flops(none),
+    Kernel::new("Concat", concat_supports, cpu::concat)
+        .strided(Operands::All)
+        .flops(none)
+        .device(Device::launches(cuda::concat).strided(Operands::All)),
+    Kernel::new("ConstantOfShape", |_, _| true, cpu::constant_of_shape)
+        .flops(none)
+        .device(Device::launches(cuda::constant)),
+    Kernel::new("Pad", pad_supports, pad::pad).flops(none).device(Device::launches(cuda::pad)),
+    Kernel::new("Range", |_, t| t.len() == 3 && dtype(t, 0) == Some(DType::Int64), cpu::range)
+        .flops(none)
+        .device(Device::launches(cuda::range)),
+    Kernel::new("Trilu", |_, t| sized(t, 0), trilu::trilu).flops(none).device(Device::launches(cuda::trilu)),
 ];
 
 fn none(_: &Node, _: &[&[usize]], _: &[&[usize]]) -> u64 {

@@ -1,14 +1,19 @@
 //! Optimiser steps.
 mod cpu;
+pub(crate) mod cuda;
 
-use crate::{Kernel, dtype, floats};
+use crate::{Device, Kernel, dtype, floats};
 use graft_ir::{DType, Node, Type};
 
 pub(crate) const KERNELS: &[Kernel] = &[
     Kernel::new("graft.AdamW", adamw, cpu::adamw)
         .in_place(&[(0, 0), (2, 1), (3, 2)])
-        .flops(per_element::<16>),
-    Kernel::new("graft.Sgd", |_, t| floats(t, t.len()), cpu::sgd).in_place(&[(0, 0)]).flops(per_element::<3>),
+        .flops(per_element::<16>)
+        .device(Device::launches(cuda::adamw).in_place(&[(0, 0), (2, 1), (3, 2)])),
+    Kernel::new("graft.Sgd", |_, t| floats(t, t.len()), cpu::sgd)
+        .in_place(&[(0, 0)])
+        .flops(per_element::<3>)
+        .device(Device::launches(cuda::sgd).in_place(&[(0, 0)])),
 ];
 
 fn per_element<const N: u64>(_: &Node, operands: &[&[usize]], _: &[&[usize]]) -> u64 {

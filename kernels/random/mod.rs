@@ -1,12 +1,18 @@
 //! Random numbers of the counter-based generator (`graft_ir::random`): draws, and dropout.
 mod cpu;
+pub(crate) mod cuda;
 
-use crate::{Kernel, dtype};
+use crate::{Device, Kernel, dtype};
 use graft_ir::{DType, Node, Type};
 
 pub(crate) const KERNELS: &[Kernel] = &[
-    Kernel::new("graft.Dropout", dropout, cpu::dropout).in_place(&[(0, 0)]).flops(per_element),
-    Kernel::new("graft.Uniform", |_, t| t.len() == 4 && counted(t, 0..4), cpu::uniform).flops(per_element),
+    Kernel::new("graft.Dropout", dropout, cpu::dropout)
+        .in_place(&[(0, 0)])
+        .flops(per_element)
+        .device(Device::launches(cuda::dropout).in_place(&[(0, 0)])),
+    Kernel::new("graft.Uniform", |_, t| t.len() == 4 && counted(t, 0..4), cpu::uniform)
+        .flops(per_element)
+        .device(Device::launches(cuda::uniform)),
 ];
 
 /// The multiplications and additions of one draw.

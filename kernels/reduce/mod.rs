@@ -1,14 +1,21 @@
 //! Reductions over any axes, and running sums along one.
 mod cpu;
+pub(crate) mod cuda;
 mod scan;
 
-use crate::{Kernel, Operands, Run, dtype, floats, indices};
+use crate::{
+    Device, Kernel, Operands, Run,
+    cuda::{Plan, Site},
+    dtype, floats, indices,
+};
+use cpu::Reduction;
 use graft_ir::{DType, Node, Type};
 
-const fn reduction(name: &'static str, run: Run) -> Kernel {
+const fn reduction(name: &'static str, run: Run, plan: fn(&Site<'_>) -> Option<Plan>) -> Kernel {
     Kernel::new(name, |_, t| floats(t, 1), run)
         .strided(Operands::Only(&[0]))
         .flops(|_, operands, _| operands[0].iter().product::<usize>() as u64)
+        .device(Device::launches(plan).strided(Operands::Only(&[0])))
 }
 
 fn sums(_: &Node, types: &[Option<Type>]) -> bool {
@@ -18,11 +25,15 @@ fn sums(_: &Node, types: &[Option<Type>]) -> bool {
 
 pub(crate) const KERNELS: &[Kernel] = &[
     Kernel::new("CumSum", sums, scan::cumsum),
-    reduction("ReduceL2", |c| cpu::reduce(c, cpu::Reduction::L2)),
-    reduction("ReduceMax", |c| cpu::reduce(c, cpu::Reduction::Max)),
-    reduction("ReduceMean", |c| cpu::reduce(c, cpu::Reduction::Mean)),
-    reduction("ReduceMin", |c| cpu::reduce(c, cpu::Reduction::Min)),
-    reduction("ReduceSum", |c| cpu::reduce(c, cpu::Reduction::Sum)),
-    reduction("ReduceSumSquare", |c| cpu::reduce(c, cpu::Reduction::SumSquare)),
-    reduction("graft.ReduceTo", cpu::reduce_to),
+    reduction("ReduceL2", |c| cpu::reduce(c, Reduction::L2), |s| cuda::reduce(s, Reduction::L2)),
+    reduction("ReduceMax", |c| cpu::reduce(c, Reduction::Max), |s| cuda::reduce(s, Reduction::Max)),
+    reduction("ReduceMean", |c| cpu::reduce(c, Reduction::Mean), |s| cuda::reduce(s, Reduction::Mean)),
+    reduction("ReduceMin", |c| cpu::reduce(c, Reduction::Min), |s| cuda::reduce(s, Reduction::Min)),
+    reduction("ReduceSum", |c| cpu::reduce(c, Reduction::Sum), |s| cuda::reduce(s, Reduction::Sum)),
+    reduction(
+        "ReduceSumSquare",
+        |c| cpu::reduce(c, Reduction::SumSquare),
+        |s| cuda::reduce(s, Reduction::SumSquare),
+    ),
+    reduction("graft.ReduceTo", cpu::reduce_to, cuda::reduce_to),
 ];

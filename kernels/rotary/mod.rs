@@ -1,14 +1,19 @@
 //! The rotation of positions, in halves, and its gradient.
 mod cpu;
+pub(crate) mod cuda;
 
-use crate::{Kernel, Operands, floats};
+use crate::{Device, Kernel, Operands, floats};
 use graft_ir::{Node, Type};
 
 pub(crate) const KERNELS: &[Kernel] = &[
-    Kernel::new("graft.Rotary", forward, cpu::rotary).strided(Operands::Only(&[0])).flops(per_element),
+    Kernel::new("graft.Rotary", forward, cpu::rotary)
+        .strided(Operands::Only(&[0]))
+        .flops(per_element)
+        .device(Device::launches(cuda::rotary).strided(Operands::Only(&[0]))),
     Kernel::new("graft.RotaryGrad", backward, cpu::rotary_grad)
         .strided(Operands::Only(&[0, 1]))
-        .flops(per_element),
+        .flops(per_element)
+        .device(Device::launches(cuda::rotary_grad).strided(Operands::Only(&[0, 1]))),
 ];
 
 fn per_element(_: &Node, operands: &[&[usize]], _: &[&[usize]]) -> u64 {

@@ -3,6 +3,7 @@
 //! that must be found.
 mod bone;
 mod convert;
+mod copy;
 mod faults;
 mod interpreter;
 mod lora;

@@ -1,0 +1,189 @@
+//! Launch plans of products: which orientation of the kernel a call takes, and what has to be made row-major before.
+use crate::{
+    cuda::{
+        Argument::Float,
+        Buffer::{self, Null, Operand, Result},
+        Element, Module, Plan, Product, Shape, Site, Source, TILES, int, long, main_tile, walk,
+    },
+    movement, row_major,
+    strides::repeated,
+};
+
+pub(crate) const SOURCES: &[Source] = &[Source {
+    path: PATH,
+    text: include_str!("matmul.cu"),
+    kernels: &["matmul"],
+    products: &["matmul"],
+    modules,
+}];
+
+const PATH: &str = "matmul/matmul.cu";
+
+/// The most blocks along the second and third axis of a grid.
+const LONGEST_GRID: usize = 65_535;
+
+fn modules(module: Module) -> Vec<Module> {
+    let of = |element, tile: usize, along_k| oriented(&module, element, along_k).tile(TILES[tile]);
+    vec![
+        of(Element::Bf16, 0, [true, false]),
+        of(Element::Bf16, 1, [true, true]),
+        of(Element::F16, 1, [false, false]),
+        of(Element::F32, 0, [true, false]),
+        of(Element::F32, 0, [false, true]),
+    ]
+}
+
+/// The source for operands along whose memory the index of the sum runs, or does not.
+fn oriented(module: &Module, element: Element, along_k: [bool; 2]) -> Module {
+    let [a, b] = along_k.map(|along| if along { "K" } else { "MN" });
+    module.clone().element(element).define("GRAFT_A", a).define("GRAFT_B", b)
+}
+
+/// Matrices in memory: batches of (other, k) or (k, other), as the sizes say.
+struct Factor {
+    memory: Buffer,
+    batch: Vec<usize>,
+    batch_strides: Vec<usize>,
+    /// Size and stride of the index that the result has, and of that of the sum.
+    other: [usize; 2],
+    k: [usize; 2],
+}
+
+impl Factor {
+    /// Operand `i`, whose last axis but one is the result's index unless it is `turned`; vectors have none.
+    fn of(site: &Site<'_>, i: usize, turned: bool, plan: &mut Plan) -> Option<Factor> {
+        let shape = site.input(i)?;
+        let factor = Factor::laid(&shape, shape.strides, Operand(i), turned)?;
+        if factor.is_served() {
+            return Some(factor);
+        }
+        // Neither index runs along memory: a row-major copy is multiplied.
+        let bytes = site.element(i)?.bytes();
+        let (copy, strides) = (plan.reserve(shape.len() * bytes), row_major(shape.dims));
+        let from = ((Operand(i), 0), shape.strides);
+        plan.launches.push(movement::cuda::copy(bytes, shape.dims, from, ((copy, 0), &strides))?);
+        Factor::laid(&shape, &strides, copy, turned)
+    }
+
+    fn laid(shape: &Shape<'_>, strides: &[usize], memory: Buffer, turned: bool) -> Option<Factor> {
+        let axes: Vec<[usize; 2]> = shape.dims.iter().zip(strides).map(|(&d, &s)| [d, s]).collect();
+        let (batch, other, k) = match axes.as_slice() {
+            &[k] => (&[][..], [1, 0], k),
+            [batch @ .., k, other] if turned => (batch, *other, *k),
+            [batch @ .., other, k] => (batch, *other, *k),
+            [] => return None,
+        };
+        let [batch, batch_strides] = [0, 1].map(|part| batch.iter().map(|axis| axis[part]).collect());
+        Some(Factor { memory, batch, batch_strides, other, k })
+    }
+
+    /// Whether the index of the sum runs along memory, or may be said to.
+    fn is_along_k(&self) -> bool {
+        self.k[1] == 1 || self.k[0] <= 1
+    }
+    fn is_along_other(&self) -> bool {
+        self.other[1] == 1 || self.other[0] <= 1
+    }
+    fn is_served(&self) -> bool {
+        self.is_along_k() || self.is_along_other()
+    }
+    /// Whether the matrices' rows are as far apart from one matrix to the next as within one.
+    fn lies_evenly(&self) -> bool {
+        let mut expected = self.other[0] * self.other[1];
+        self.batch.iter().zip(&self.batch_strides).rev().all(|(&d, &s)| {
+            let fits = d == 1 || s == expected;
+            expected *= d;
+            fits
+        })
+    }
+    /// The stride of the index that does not run along memory.
+    fn stride(&self, along_k: bool) -> usize {
+        if along_k { self.other[1] } else { self.k[1] }
+    }
+}
+
+/// What is added to a product.
+struct Added {
+    memory: Buffer,
+    strides: [usize; 2],
+    beta: f32,
+}
+
+/// A product of matrices, or a batch of them.
+struct Call {
+    a: Factor,
+    b: Factor,
+    alpha: f32,
+    added: Added,
+}
+
+const NOTHING: Added = Added { memory: Null, strides: [0; 2], beta: 0.0 };
+
+/// The launches of a `MatMul`.
+pub(super) fn matmul(site: &Site<'_>) -> Option<Plan> {
+    let mut plan = Plan::default();
+    // A vector on the right is a column: its one axis is that of the sum.
+    let (a, b) = (Factor::of(site, 0, false, &mut plan)?, Factor::of(site, 1, true, &mut plan)?);
+    Call { a, b, alpha: 1.0, added: NOTHING }.launches(site, plan)
+}
+
+/// The launches of a `Gemm`.
+pub(super) fn gemm(site: &Site<'_>) -> Option<Plan> {
+    let flag = |name: &str| Some(site.node.int(name).ok()?.unwrap_or(0) != 0);
+    let scale = |name: &str| Some(site.node.float(name).ok()?.unwrap_or(1.0));
+    let (mut plan, beta) = (Plan::default(), scale("beta")?);
+    let a = Factor::of(site, 0, flag("transA")?, &mut plan)?;
+    let b = Factor::of(site, 1, !flag("transB")?, &mut plan)?;
+    let added = match site.input(2).filter(|_| beta != 0.0) {
+        Some(c) => {
+            let strides = repeated(c.dims, c.strides, site.output(0)?.dims);
+            Added { memory: Operand(2), strides: strides.try_into().ok()?, beta }
+        }
+        None => NOTHING,
+    };
+    Call { a, b, alpha: scale("alpha")?, added }.launches(site, plan)
+}
+
+impl Call {
+    /// One tall product where all have the same right factor and the left ones lie below one another.
+    fn merged(mut self, batch: &[usize]) -> (Call, Vec<usize>) {
+        let is_tall = self.a.is_along_k()
+            && self.a.lies_evenly()
+            && self.a.batch == batch
+            && self.b.batch.iter().all(|&d| d == 1);
+        if !is_tall {
+            return (self, batch.to_vec());
+        }
+        self.a.other[0] *= batch.iter().product::<usize>();
+        for factor in [&mut self.a, &mut self.b] {
+            factor.batch.clear();
+            factor.batch_strides.clear();
+        }
+        (self, Vec::new())
+    }
+
+    fn launches(self, site: &Site<'_>, mut plan: Plan) -> Option<Plan> {
+        let (element, out) = (site.element(0)?, site.output(0)?);
+        if out.is_empty() {
+            return Some(Plan::default());
+        }
+        let batch_rank = self.a.batch.len().max(self.b.batch.len());
+        let (Call { a, b, alpha, added }, batch) = self.merged(out.dims.get(..batch_rank)?);
+        let [m, n, k] = [a.other[0], b.other[0], a.k[0]];
+        let tile = main_tile(site.target, [m, n, k], element);
+        let along_k = [a.is_along_k(), !b.is_along_other()];
+        let strides = [&a, &b].map(|f| repeated(&f.batch, &f.batch_strides, &batch));
+        let mut arguments = vec![a.memory.into(), long(a.stride(along_k[0]))];
+        arguments.extend([b.memory.into(), long(b.stride(along_k[1])), Result(0).into()]);
+        arguments.extend([int(m), int(n), int(k), Float(alpha), added.memory.into()]);
+        arguments.extend(added.strides.map(long));
+        arguments.push(Float(added.beta));
+        arguments.extend(walk(&batch, strides.each_ref().map(Vec::as_slice))?);
+        let module = oriented(&Module::file(PATH), element, along_k).tile(tile);
+        let product = Product { sizes: [m, n, k], tile, along_k, slabs: batch.iter().product(), element };
+        let launch = product.launch("matmul", module, arguments, element.bytes());
+        let fits = launch.grid[1..].iter().all(|&blocks| blocks <= LONGEST_GRID);
+        plan.launches.push(launch);
+        ([m, n, k].iter().all(|&size| i32::try_from(size).is_ok()) && fits).then_some(plan)
+    }
+}

@@ -1,0 +1,46 @@
+//! Products of matrices, one for each element of a walk over both operands: `y = alpha·a·b + beta·c`. The index of the sum
+//! runs along the memory of an operand, or the other one does: `GRAFT_A` and `GRAFT_B` say which, `K` or `MN`.
+#include "cuda/walk.cuh"
+#include "gemm/extended.cuh"
+
+using namespace graft;
+
+namespace {
+
+using Element = GRAFT_ELEMENT;
+using MainTile = Tile<GRAFT_TILE>;
+constexpr Major A = Major::GRAFT_A, B = Major::GRAFT_B;
+
+/// alpha·a·b + beta·c, with c repeated along rows or columns by strides of 0; c may be null.
+struct Product : Operation<Element, Element, 1, A, B> {
+  float alpha, beta;
+  const Element* bias;
+  i64 bias_row, bias_col;
+
+  __device__ __forceinline__ float finish(int row, int col, float sum) const {
+    const float product = alpha * sum;
+    return bias ? product + beta * to_float(bias[row * bias_row + col * bias_col]) : product;
+  }
+};
+
+/// The operand with these sizes, `stride` elements between the starts of what lies along memory.
+__device__ __forceinline__ Matrix<const Element> operand(const Element* data, Major along, int other, int k, i64 stride) {
+  Matrix<const Element> matrix(data, along == Major::K ? other : k, along == Major::K ? k : other);
+  matrix.stride = stride;
+  return matrix;
+}
+
+}  // namespace
+
+/// a (m, k), b (k, n), y (m, n). grid = (tiles of n, tiles of m, products).
+extern "C" __global__ void __launch_bounds__(MainTile::THREADS)
+matmul(const Element* a, i64 a_stride, const Element* b, i64 b_stride, Element* y, int m, int n, int k, float alpha,
+       const Element* bias, i64 bias_row, i64 bias_col, float beta, GRAFT_SIZES(w), GRAFT_STRIDES(of_a), GRAFT_STRIDES(of_b)) {
+  i64 offsets[2];
+  GRAFT_WALK_OF_TWO(w, of_a, of_b).at(blockIdx.z, offsets);
+  y += static_cast<i64>(blockIdx.z) * m * n;
+  product_of_slab<MainTile>(
+      Product{{{operand(a + offsets[0], A, m, k, a_stride)}, {operand(b + offsets[1], B, n, k, b_stride)}, {y, m, n}},
+              alpha, beta, bias, bias_row, bias_col},
+      0, ALL_STEPS);
+}
