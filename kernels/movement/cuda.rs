@@ -9,6 +9,7 @@ use crate::{
     row_major,
     strides::repeated,
 };
+use graft_ir::DType;
 
 pub(crate) const SOURCES: &[Source] = &[Source {
     path: PATH,
@@ -148,7 +149,12 @@ pub(super) fn pad(site: &Site<'_>) -> Option<Plan> {
     if out.is_empty() {
         return Some(Plan::default());
     }
-    let (bytes, value) = (bytes(&x)?, site.node.float("value").ok()?.unwrap_or(0.0));
+    // Zero, the constant that goes without saying, has the same bits in every type; that of the attribute has f32's.
+    let value = site.node.float("value").ok()?;
+    if value.is_some() && x.dtype != DType::Float {
+        return None;
+    }
+    let (bytes, value) = (bytes(&x)?, value.unwrap_or(0.0));
     let given = site.input(2).map_or(Buffer::Null, |_| Operand(2));
     let mut launches = vec![fill(bytes, out.len(), Result(0), i64::from(value.to_bits()), given)?];
     let (mut kept, mut from, mut to) = (x.dims.to_vec(), 0, 0);

@@ -4,6 +4,7 @@
 mod case;
 mod device;
 mod draw;
+mod faults;
 mod layout;
 mod outcome;
 mod rows;
@@ -18,8 +19,16 @@ use std::collections::BTreeSet;
 /// Random cases of each kernel.
 const CASES: u32 = 64;
 
+/// Random cases of each kernel of the device, of which five orders of threads are run.
+const DEVICE_CASES: u64 = 12;
+
 /// The largest size of one axis.
 const LARGEST: usize = 300;
+
+/// Whether the fuller sweep is asked for.
+fn is_sweep() -> bool {
+    std::env::var("GRAFT_CUDA_SWEEP").is_ok_and(|v| v == "1")
+}
 
 fn row(kernel: &Kernel) -> Option<rows::Row> {
     rows::all().find(|(name, _)| *name == kernel.name)

@@ -36,6 +36,11 @@ const FAMILIES: &[&[Row]] = &[
     window::ROWS,
 ];
 
+/// Whether a kernel is one of an adapter's.
+pub(crate) fn is_of_adapter(name: &str) -> bool {
+    adapter::ROWS.iter().any(|(row, _)| *row == name)
+}
+
 /// Every generator.
 pub(crate) fn all() -> impl Iterator<Item = Row> {
     FAMILIES.iter().copied().flatten().copied()
