@@ -334,6 +334,7 @@ pub(crate) enum Op {
     Bits(Bits, R, [R; 3]),
     /// `bfi`: b with c bits of a put at the position.
     Insert(R, [R; 4]),
+    Insert64(W, [W; 2], [R; 2]),
     /// The whole product of two 32-bit values, plus a third.
     MulWide {
         signed: bool,

@@ -140,6 +140,15 @@ fn bits_are_moved_as_the_isa_says() {
 }
 
 #[test]
+fn fields_of_64_bits_are_inserted() {
+    let body = "ld.global.u32 %r2, [%rd2];\ncvt.u64.u32 %rd3, %r2;\nmov.u64 %rd4, -1;\nbfi.b64 %rd5, %rd3, %rd4, 28, \
+                12;\nshr.u64 %rd6, %rd5, 16;\ncvt.u32.u64 %r3, %rd6;\nst.global.u32 [%rd2], %r3;";
+    let given = |i: u32| i.wrapping_mul(0x85EB_CA6B);
+    let expected = |i: u32| ((!(0xfffu64 << 28) | u64::from(given(i) & 0xfff) << 28) >> 16) as u32;
+    assert_eq!(words(body, given), (0..32).map(expected).collect::<Vec<_>>());
+}
+
+#[test]
 fn lanes_exchange_and_vote() {
     let body = "ld.global.u32 %r2, [%rd2];\nshfl.sync.bfly.b32 %r3|%p1, %r2, 5, 31, -1;\nshfl.sync.down.b32 %r4|%p2, %r2, 3, 31, \
                 -1;\nshfl.sync.up.b32 %r5, %r2, 2, 0, -1;\nadd.s32 %r6, %r3, %r4;\nadd.s32 %r6, %r6, %r5;\nselp.u32 %r7, \

@@ -22,6 +22,7 @@ impl<'a> Decoder<'a> {
             ["bfe", "u32"] => self.three(Bits::ExtractUnsigned, take(operands)?),
             ["bfe", "s32"] => self.three(Bits::ExtractSigned, take(operands)?),
             ["bfi", "b32"] => self.insert(take(operands)?),
+            ["bfi", "b64"] => self.insert_wide(take(operands)?),
             ["prmt", "b32"] => self.three(Bits::Permute, take(operands)?),
             ["shf", "l", mode @ ("wrap" | "clamp"), "b32"] => {
                 self.three(Bits::FunnelLeft { wrap: *mode == "wrap" }, take(operands)?)
@@ -75,6 +76,13 @@ impl<'a> Decoder<'a> {
         let of: [R; 4] = [self.r(a)?, self.r(b)?, self.r(at)?, self.r(n)?];
         let to = self.result_r(d)?;
         self.emit(Op::Insert(to, of));
+        Ok(true)
+    }
+
+    fn insert_wide(&mut self, [d, a, b, at, n]: &[Operand<'a>; 5]) -> Decoded {
+        let (of, place) = ([self.w(a)?, self.w(b)?], [self.r(at)?, self.r(n)?]);
+        let to = self.result_w(d)?;
+        self.emit(Op::Insert64(to, of, place));
         Ok(true)
     }
 

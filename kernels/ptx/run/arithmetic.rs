@@ -201,3 +201,10 @@ pub(crate) fn insert(a: u32, b: u32, at: u32, n: u32) -> u32 {
     let field = (((1u64 << n) - 1) << at) as u32;
     (b & !field) | ((u64::from(a) << at) as u32 & field)
 }
+
+/// The same on 64 bits.
+pub(crate) fn insert_wide(a: u64, b: u64, at: u32, n: u32) -> u64 {
+    let (at, n) = ((at & 0xff).min(64), (n & 0xff).min(64));
+    let field = (((1u128 << n) - 1) << at) as u64;
+    (b & !field) | ((u128::from(a) << at) as u64 & field)
+}

@@ -101,7 +101,12 @@ impl Registers {
             Op::Unary32(..) | Op::Binary32(..) | Op::Ternary32(..) | Op::Shift32(..) | Op::Narrow(..) => {
                 self.compute_32(op, mask);
             }
-            Op::Unary64(..) | Op::Binary64(..) | Op::Ternary64(..) | Op::Shift64(..) | Op::Wide(..) => {
+            Op::Unary64(..)
+            | Op::Binary64(..)
+            | Op::Ternary64(..)
+            | Op::Shift64(..)
+            | Op::Wide(..)
+            | Op::Insert64(..) => {
                 self.compute_64(op, mask);
             }
             &Op::MulWide { signed, to, of: [a, b], plus } => {
@@ -156,6 +161,10 @@ impl Registers {
             }
             Op::Shift64(shift, to, a, by) => (to, wide::shift(shift, self.w(a), self.r(by))),
             Op::Wide(conversion, to, a) => (to, convert::wide(conversion, self.w(a))),
+            Op::Insert64(to, [a, b], [at, n]) => {
+                let (a, b, at, n) = (self.w(a), self.w(b), self.r(at), self.r(n));
+                (to, std::array::from_fn(|i| arithmetic::insert_wide(a[i], b[i], at[i], n[i])))
+            }
             _ => return,
         };
         self.set_w(to, mask, &value);
