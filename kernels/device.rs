@@ -14,6 +14,8 @@ pub struct Device {
     pub strided: Operands,
     /// Pairs (operand, result): the result may overwrite the row-major operand of the same type and size.
     pub in_place: &'static [(usize, usize)],
+    /// The operands and results that are of single precision even where the others have 16 bits.
+    pub single: (Operands, Operands),
 }
 
 /// How a device does an op's or a function's work.
@@ -29,7 +31,12 @@ pub enum Work {
 
 impl Device {
     /// Nothing: the host has to do it.
-    pub const NONE: Device = Device { work: Work::None, strided: Operands::None, in_place: &[] };
+    pub const NONE: Device = Device {
+        work: Work::None,
+        strided: Operands::None,
+        in_place: &[],
+        single: (Operands::None, Operands::None),
+    };
 
     /// Launches that read row-major operands and overwrite none.
     pub const fn launches(plan: fn(&Site<'_>) -> Option<Plan>) -> Device {
@@ -43,6 +50,11 @@ impl Device {
     /// Where these results may overwrite their operands.
     pub const fn in_place(mut self, pairs: &'static [(usize, usize)]) -> Device {
         self.in_place = pairs;
+        self
+    }
+    /// Where these operands and results are of single precision whatever the others are.
+    pub const fn single(mut self, operands: Operands, results: Operands) -> Device {
+        self.single = (operands, results);
         self
     }
     /// Whether it does anything.

@@ -1,6 +1,6 @@
 //! Training reproduces PyTorch: 50 losses and the gradients of a step, and the same bytes whatever the threads and
 //! however often the run is broken off.
-use graft_exec::Device;
+use graft_exec::{Device, Format};
 use graft_ir::{Code, Tensor};
 use graft_onnx::Model;
 use graft_passes::Options;
@@ -341,7 +341,7 @@ fn failures_before_the_first_step_leave_nothing_behind() {
         (Config { data: "nothing.npz".into(), ..good.clone() }, Code::IO),
         (Config { init: missing.clone(), ..good.clone() }, Code::ADAPTER),
         (Config { resume: true, ..good.clone() }, Code::STATE),
-        (Config { precision: "f64".into(), ..good.clone() }, Code::DEVICE),
+        (Config { precision: Format::Bf16, ..good.clone() }, Code::DEVICE),
         (Config { dump_grads: Some((51, out.join("g"))), ..good.clone() }, Code::USAGE),
         (Config { inject: Some(Options::default().with("rank", 8)), ..good.clone() }, Code::USAGE),
     ] {

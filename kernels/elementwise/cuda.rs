@@ -31,7 +31,11 @@ pub(super) const fn made(make: fn(&Site<'_>) -> Option<String>) -> Device {
 }
 
 const fn map(expression: Expression) -> Device {
-    Device { work: Work::Map(expression), strided: Operands::All, in_place: &[(0, 0), (1, 0), (2, 0)] }
+    Device { work: Work::Map(expression), ..Device::NONE }.strided(Operands::All).in_place(&[
+        (0, 0),
+        (1, 0),
+        (2, 0),
+    ])
 }
 
 impl Expression {

@@ -16,7 +16,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         .strided(Operands::Only(&[1, 2, 3]))
         .scratch(|node, operands, _| if node.output(1).is_some() { 0 } else { rank_space(operands, 2) })
         .flops(|_, operands, _| flops(operands, &[1, 2, 3]))
-        .device(Device::launches(cuda::forward)),
+        .device(Device::launches(cuda::forward).single(Operands::Only(&[4]), Operands::None)),
     Kernel::new("graft.LoraGrad", |_, t| supports(t, 7, &[0, 1], &[2, 3, 4]), cpu::lora_grad)
         .strided(Operands::Only(&[2, 3, 4]))
         .scratch(|_, operands, _| rank_space(operands, 3))
@@ -24,7 +24,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
             let dx: &[usize] = if node.output(0).is_some() { &[2, 3] } else { &[] };
             flops(operands, dx) + flops(operands, &[3, 4, 4])
         })
-        .device(Device::launches(cuda::gradient)),
+        .device(Device::launches(cuda::gradient).single(Operands::Only(&[5]), Operands::None)),
 ];
 
 /// Bytes of a tokens × rank matrix; operand `a` has the rank as its columns.

@@ -39,8 +39,8 @@ pub(crate) fn results(graph: &Graph, node: &Node) -> Option<Vec<Option<Whole>>> 
 
 /// A row-major tensor.
 pub(crate) struct Whole {
-    dtype: DType,
-    dims: Vec<usize>,
+    pub(crate) dtype: DType,
+    pub(crate) dims: Vec<usize>,
     strides: Vec<usize>,
 }
 
@@ -54,22 +54,29 @@ impl Whole {
     }
 }
 
-/// The site of a node whose operands lie at `inputs`; `known` tells the bytes of constants.
+/// The site of a node whose operands lie at `inputs`; `known` tells the bytes of those that are constant.
 pub(crate) fn site<'a>(
     (node, opset): (&'a Node, i64),
     inputs: &'a [Option<Place>],
     results: &'a [Option<Whole>],
-    known: &dyn Fn(&Place) -> Option<&'a [u8]>,
+    known: &dyn Fn(usize) -> Option<&'a [u8]>,
     target: Target,
 ) -> Site<'a> {
-    let operand = |place: &'a Place| {
-        let known = known(place).filter(|bytes| place.is_row_major() && bytes.len() <= KNOWN);
-        Shape { dtype: place.dtype, dims: &place.dims, strides: &place.strides, known }
+    let operand = |(i, place): (usize, &'a Option<Place>)| {
+        let place = place.as_ref()?;
+        // Those of another format would be read wrongly.
+        let is_whole = |bytes: &&[u8]| bytes.len() == place.len() * place.element() && bytes.len() <= KNOWN;
+        Some(Shape {
+            dtype: place.dtype,
+            dims: &place.dims,
+            strides: &place.strides,
+            known: known(i).filter(is_whole).filter(|_| place.is_row_major()),
+        })
     };
     Site {
         node,
         opset,
-        inputs: inputs.iter().map(|p| p.as_ref().map(operand)).collect(),
+        inputs: inputs.iter().enumerate().map(operand).collect(),
         outputs: results.iter().map(|r| r.as_ref().map(Whole::shape)).collect(),
         target,
     }

@@ -26,7 +26,7 @@ pub use profile::{Entry, Profile};
 pub use session::{Footprint, Session};
 
 use backend::Backend;
-use graft_ir::{Code, Error};
+use graft_ir::{Code, DType, Error};
 
 /// How a session runs.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -35,6 +35,8 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Where to run.
     pub device: Device,
+    /// How numbers between inputs and outputs are stored.
+    pub format: Format,
     /// Whether to measure each node.
     pub profile: bool,
 }
@@ -47,6 +49,20 @@ pub enum Device {
     Cpu,
     /// An NVIDIA GPU.
     Cuda,
+}
+
+impl Options {
+    /// Checks that what is asked for can be had here.
+    ///
+    /// # Errors
+    /// `DEVICE` if the device cannot be used, or does not have the format.
+    pub fn check(&self) -> Result<(), Error> {
+        if (self.device, self.format) == (Device::Cpu, Format::Bf16) {
+            let message = format!("the precision `{}` is not available on `{}`", self.format, self.device);
+            return Err(Error::new(Code::DEVICE, message).help("use `--precision f32`, or `--device cuda`"));
+        }
+        self.device.describe().map(drop)
+    }
 }
 
 impl Device {
@@ -72,6 +88,50 @@ impl std::str::FromStr for Device {
                 Err(Error::new(Code::USAGE, format!("unknown device `{text}`")).help("known: `cpu`, `cuda`"))
             }
         }
+    }
+}
+
+/// How a session stores the graph's single-precision numbers between its inputs and outputs. State, inputs and outputs keep
+/// single precision, and sums are taken in it, whatever the format.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Format {
+    /// Single precision.
+    #[default]
+    F32,
+    /// bfloat16, which a GPU's tensor cores multiply; the processor does not have it.
+    Bf16,
+}
+
+impl Format {
+    /// The element type.
+    pub(crate) fn dtype(self) -> DType {
+        match self {
+            Format::F32 => DType::Float,
+            Format::Bf16 => DType::Bfloat16,
+        }
+    }
+}
+
+impl std::str::FromStr for Format {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Format, Error> {
+        match text {
+            "f32" => Ok(Format::F32),
+            "bf16" => Ok(Format::Bf16),
+            _ => {
+                Err(Error::new(Code::USAGE, format!("unknown precision `{text}`"))
+                    .help("known: `f32`, `bf16`"))
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Format::F32 => "f32",
+            Format::Bf16 => "bf16",
+        })
     }
 }
 

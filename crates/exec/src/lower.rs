@@ -1,4 +1,6 @@
 //! From nodes to steps: what is a view, what is a constant, what a kernel does and what is left to the interpreter.
+mod launch;
+
 use crate::{
     arena::Buffer,
     constants::{Constant, Constants},
@@ -6,11 +8,11 @@ use crate::{
     place::{Place, Storage},
     plan::Request,
     specialize::{Concrete, types},
-    step::{Arena, Launches, Step, Work},
+    step::{Arena, Step, Work},
     views::{Seen, see},
 };
-use graft_ir::{Code, DType, Error, Graph, Node, Result, Type, Value, infer::node_label};
-use graft_kernels::{self as kernels, Memory, Operands, Threads, cuda::Target, row_major};
+use graft_ir::{Attr, Code, DType, Error, Graph, Node, Result, Type, Value, infer::node_label};
+use graft_kernels::{self as kernels, Memory, Operands, Threads, cuda::Target};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -30,6 +32,9 @@ impl From<Error> for Stop {
     }
 }
 
+/// The element types and sizes of a step's results; `None` for those that nobody wants.
+type Results = Vec<Option<(DType, Vec<usize>)>>;
+
 /// A constant of the plan, and its key among those of the session.
 struct Named {
     key: String,
@@ -43,13 +48,15 @@ pub(crate) struct Lowering<'a> {
     shared: &'a mut Constants,
     threads: Threads,
     target: Option<Target>,
+    /// How floats are stored, where the device may choose.
+    format: DType,
     notice: &'a mut dyn FnMut(String),
     places: HashMap<Value, Place>,
     buffers: Vec<Buffer>,
     constants: Vec<Named>,
     keys: HashMap<String, usize>,
-    /// Row-major copies, by what they are copies of.
-    copies: HashMap<Place, Place>,
+    /// Row-major copies, by what they are copies of and their element type.
+    copies: HashMap<(Place, DType), Place>,
     steps: Vec<Step>,
     /// The node that defines each value.
     producers: HashMap<Value, usize>,
@@ -69,6 +76,7 @@ impl<'a> Lowering<'a> {
             shared,
             threads: request.threads,
             target: request.target,
+            format: request.format,
             notice,
             places: HashMap::new(),
             buffers: Vec::new(),
@@ -87,10 +95,11 @@ impl<'a> Lowering<'a> {
         let graph = self.graph();
         let mut feeds = Vec::with_capacity(graph.inputs.len());
         for &v in &graph.inputs {
-            let place = self.fresh(graph[v].ty.as_ref(), graph.name(v)).map_err(|stop| match stop {
+            let size = self.size_of(graph[v].ty.as_ref(), graph.name(v)).map_err(|stop| match stop {
                 Stop::Error(e) => e,
                 Stop::Dynamic(reason) => Error::new(Code::DYNAMIC, reason),
             })?;
+            let place = self.fresh(size.0, size.1);
             let buffer = self.buffers.last_mut().expect("just made");
             (buffer.first, buffer.is_state) = (0, states.contains(&v));
             self.places.insert(v, place.clone());
@@ -109,7 +118,9 @@ impl<'a> Lowering<'a> {
         for &v in &graph.outputs {
             let place = self.value(v)?;
             let in_state = place.buffer().is_some_and(|b| self.buffers[b].is_state);
-            outputs.push(if in_state { self.copied(&place)? } else { place });
+            let dtype = graph.dtype(v).unwrap_or(place.dtype);
+            let is_other = in_state || dtype != place.dtype;
+            outputs.push(if is_other { self.copied(&place, dtype)? } else { place });
         }
         Ok(outputs)
     }
@@ -202,12 +213,10 @@ impl<'a> Lowering<'a> {
         }
         Ok((dtype, dims))
     }
-    /// A buffer of its own for a value of this type.
-    fn fresh(&mut self, ty: Option<&Type>, name: &str) -> Result<Place, Stop> {
-        let (dtype, dims) = self.size_of(ty, name)?;
-        let bytes = dims.iter().product::<usize>() * dtype.bits() / 8;
-        let buffer = self.buffer(bytes);
-        Ok(Place::whole(Storage::Buffer(buffer), dtype, dims))
+    /// A buffer of its own for a tensor.
+    fn fresh(&mut self, dtype: DType, dims: Vec<usize>) -> Place {
+        let buffer = self.buffer(dims.iter().product::<usize>() * dtype.bits() / 8);
+        Place::whole(Storage::Buffer(buffer), dtype, dims)
     }
     fn buffer(&mut self, bytes: usize) -> usize {
         self.buffers.push(Buffer { bytes, first: usize::MAX, last: 0, is_state: false, within: None });
@@ -246,9 +255,18 @@ impl<'a> Lowering<'a> {
         let stable = node.defines().all(|v| self.concrete.stable.contains(&v));
         let opset = self.graph().opset(node.domain_and_name().0).unwrap_or(1);
         if let Some(target) = self.target.filter(|_| !stable)
-            && let Some(step) = self.launched(node, opset, &inputs, target)?
+            && let Some((step, results)) = self.launched(node, opset, &inputs, target)?
         {
-            return self.schedule(step);
+            return self.schedule(step, results);
+        }
+        // The host knows of no other format than the graph's.
+        for (place, v) in inputs.iter_mut().zip(&node.inputs) {
+            let dtype = v.and_then(|v| self.graph().dtype(v));
+            if let (Some(place), Some(dtype)) = (place, dtype)
+                && place.dtype != dtype
+            {
+                *place = self.copied(place, dtype)?;
+            }
         }
         let types = types(self.graph(), node);
         let work = kernels::lookup(node, &types).map_or(Work::Eval, Work::Kernel);
@@ -265,51 +283,20 @@ impl<'a> Lowering<'a> {
             (self.notice)(format!("{message} and runs, slowly, {how}"));
         }
         let step = Step { work, opset, inputs, ..Step::of(node) };
-        if stable { self.compute(step) } else { self.schedule(step) }
-    }
-    /// The step that launches `node` on the device, if the device serves it.
-    fn launched(
-        &mut self,
-        node: &Node,
-        opset: i64,
-        inputs: &[Option<Place>],
-        target: Target,
-    ) -> Result<Option<Step>, Stop> {
-        let Some(kernel) = device::lookup(self.graph(), node) else { return Ok(None) };
-        // Copies are made only for a step that will be.
-        let mut straight = inputs.to_vec();
-        let all = straight.iter_mut().enumerate().filter_map(|(i, p)| Some((i, p.as_mut()?)));
-        for (_, place) in all.filter(|&(i, _)| !kernel.device.strided.contains(i)) {
-            place.strides = row_major(&place.dims);
+        if stable {
+            return self.compute(step);
         }
-        let known = |place: &Place| self.known(place);
-        let Some(results) = device::results(self.graph(), node) else { return Ok(None) };
-        let site = device::site((node, opset), &straight, &results, &known, target);
-        let Some(plan) = kernel.device.plan(&site) else { return Ok(None) };
-        let work = match kernel.device.work {
-            kernels::Work::Map(expression) => expression.text(&site).map(Work::Map),
-            _ => Some(Work::Launches(Launches {
-                plan: Arc::new(plan),
-                pairs: kernel.device.in_place.to_vec(),
-            })),
-        };
-        let Some(work) = work else { return Ok(None) };
-        let mut inputs = inputs.to_vec();
-        self.straighten(&mut inputs, kernel.device.strided)?;
-        Ok(Some(Step { work, opset, inputs, ..Step::of(node) }))
-    }
-    /// The bytes of a place in a constant.
-    fn known(&self, place: &Place) -> Option<&[u8]> {
-        match place.storage {
-            Storage::Constant(c) => Some(&self.constants[c].constant.bytes()[place.bytes()]),
-            Storage::Buffer(_) => None,
-        }
+        let graph = self.graph();
+        let whole =
+            |v: &Option<Value>| v.map(|v| self.size_of(graph[v].ty.as_ref(), graph.name(v))).transpose();
+        let results = node.outputs.iter().map(whole).collect::<Result<_, Stop>>()?;
+        self.schedule(step, results)
     }
     /// Makes operands row-major but for those that may be `strided`.
     fn straighten(&mut self, inputs: &mut [Option<Place>], strided: Operands) -> Result<(), Stop> {
         for (i, place) in inputs.iter_mut().enumerate() {
             if let Some(p) = place.as_mut().filter(|p| !strided.contains(i) && !p.is_row_major()) {
-                *p = self.copied(p)?;
+                *p = self.copied(p, p.dtype)?;
             }
         }
         Ok(())
@@ -318,7 +305,7 @@ impl<'a> Lowering<'a> {
     fn lower_view(&mut self, node: &Node, x: Place) -> Result<bool, Stop> {
         let seen = match see(self.graph(), node, &x)? {
             Seen::OnceRowMajor => {
-                let copy = self.copied(&x)?;
+                let copy = self.copied(&x, x.dtype)?;
                 see(self.graph(), node, &copy)?
             }
             seen => seen,
@@ -329,47 +316,41 @@ impl<'a> Lowering<'a> {
         }
         Ok(true)
     }
-    /// A row-major copy of what lies at `place`.
-    fn copied(&mut self, place: &Place) -> Result<Place, Stop> {
-        if let Some(copy) = self.copies.get(place) {
+    /// A row-major copy of what lies at `place`, with elements of another type if `dtype` is one.
+    fn copied(&mut self, place: &Place, dtype: DType) -> Result<Place, Stop> {
+        if let Some(copy) = self.copies.get(&(place.clone(), dtype)) {
             return Ok(copy.clone());
         }
-        let ty = Type::new(place.dtype, place.dims.iter().copied());
         let copy = match place.storage {
             Storage::Buffer(_) => {
-                let to = self.fresh(Some(&ty), "a copy")?;
+                let to = self.fresh(dtype, place.dims.clone());
                 self.steps.push(Step { work: self.copying(), ..Step::copy(place.clone(), to.clone()) });
                 to
             }
             Storage::Constant(c) => {
                 let Named { key, stable, .. } = &self.constants[c];
-                let key = format!("{key}@{}:{:?}:{:?}", place.offset, place.dims, place.strides);
+                let key = format!("{key}@{}:{:?}:{:?}:{dtype}", place.offset, place.dims, place.strides);
                 let (stable, shared) = (*stable, self.shared.get(&key));
                 let constant = match shared.filter(|_| stable) {
                     Some(constant) => constant,
                     None => {
-                        let to = Place::whole(Storage::Buffer(0), place.dtype, place.dims.clone());
-                        let made = self.run_now(&Step::copy(place.clone(), to))?;
+                        let made = self.run_now(&conversion(place, dtype))?;
                         made.into_iter().next().ok_or_else(|| undefined(&key))?
                     }
                 };
-                self.constant(&key, stable, place.dtype, place.dims.clone(), constant)
+                self.constant(&key, stable, dtype, place.dims.clone(), constant)
             }
         };
-        self.copies.insert(place.clone(), copy.clone());
+        self.copies.insert((place.clone(), dtype), copy.clone());
         Ok(copy)
     }
     /// How a strided tensor is made row-major.
     fn copying(&self) -> Work {
         self.target.map_or(Work::Copy, |_| Work::Map(device::COPY.into()))
     }
-    /// Plans `step` with fresh buffers for its results and its scratch memory.
-    fn schedule(&mut self, mut step: Step) -> Result<(), Stop> {
-        let graph = self.graph();
-        for v in &step.node.outputs {
-            let place = v.map(|v| self.fresh(graph[v].ty.as_ref(), graph.name(v))).transpose()?;
-            step.outputs.push(place);
-        }
+    /// Plans `step` with fresh buffers for its `results` and its scratch memory.
+    fn schedule(&mut self, mut step: Step, results: Results) -> Result<(), Stop> {
+        step.outputs = results.into_iter().map(|r| r.map(|(dtype, dims)| self.fresh(dtype, dims))).collect();
         let scratch = step.scratch_bytes();
         step.scratch = (scratch > 0).then(|| (self.buffer(scratch), scratch));
         for (v, place) in step.node.outputs.iter().zip(&step.outputs) {
@@ -418,6 +399,19 @@ impl<'a> Lowering<'a> {
         };
         Ok(offsets.iter().zip(&sizes).map(part).collect())
     }
+}
+
+/// The step that makes a constant row-major, or one of another element type.
+fn conversion(place: &Place, dtype: DType) -> Step {
+    let to = Place::whole(Storage::Buffer(0), dtype, place.dims.clone());
+    if dtype == place.dtype {
+        return Step::copy(place.clone(), to);
+    }
+    let mut node = Node::new("Cast", &[], &[]);
+    node.attrs.insert("to".into(), Attr::Int(dtype as i64));
+    let types = [Some(Type::new(place.dtype, place.dims.iter().copied()))];
+    let work = kernels::lookup(&node, &types).map_or(Work::Eval, Work::Kernel);
+    Step { work, inputs: vec![Some(place.clone())], outputs: vec![Some(to)], ..Step::of(&node) }
 }
 
 fn undefined(name: &str) -> Stop {

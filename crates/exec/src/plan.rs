@@ -10,7 +10,7 @@ use crate::{
     specialize::specialize,
     step::Step,
 };
-use graft_ir::{Graph, Result, Value};
+use graft_ir::{DType, Graph, Result, Value};
 use graft_kernels::{Threads, cuda::Target};
 use std::{ops::Range, sync::Arc};
 
@@ -24,6 +24,8 @@ pub(crate) struct Request<'a> {
     pub(crate) threads: Threads,
     /// What launches are planned for, if steps are to be launches.
     pub(crate) target: Option<Target>,
+    /// How floats are stored.
+    pub(crate) format: DType,
 }
 
 /// Steps and memory.

@@ -34,6 +34,7 @@ pub struct Session {
     /// The most recently used first.
     plans: Vec<(Vec<Vec<usize>>, Planned)>,
     threads: Threads,
+    format: DType,
     /// None where the calling thread does all the work.
     pool: Option<ThreadPool>,
     notices: Vec<String>,
@@ -86,6 +87,7 @@ impl Session {
     /// # Errors
     /// `DEVICE` for a device that this build does not have; `GRAPH` for aliases that do not fit the graph.
     pub fn new(graph: &Graph, aliases: &[(String, String)], options: &Options) -> Result<Session> {
+        options.check()?;
         let backend: Box<dyn Backend> = match options.device {
             Device::Cpu => Box::new(Host::default()),
             Device::Cuda => Box::new(Cuda::open()?),
@@ -107,6 +109,7 @@ impl Session {
             constants: Constants::default(),
             plans: Vec::new(),
             threads,
+            format: options.format.dtype(),
             pool,
             notices: Vec::new(),
             profile: options.profile.then(Profile::default),
@@ -224,8 +227,8 @@ impl Session {
             return Ok(());
         }
         let mut notices = Vec::new();
-        let (threads, target) = (self.threads, self.backend.target());
-        let request = Request { graph: &self.graph, aliases: &self.aliases, sizes, threads, target };
+        let (threads, target, format) = (self.threads, self.backend.target(), self.format);
+        let request = Request { graph: &self.graph, aliases: &self.aliases, sizes, threads, target, format };
         let (constants, pool) = (&mut self.constants, &self.pool);
         let mut planned = on(pool.as_ref(), || plan(&request, constants, &mut |text| notices.push(text)))?;
         match &mut planned {

@@ -4,7 +4,7 @@ use crate::{
     order::Order,
     schedule::Curve,
 };
-use graft_exec::Device;
+use graft_exec::{Device, Format};
 use graft_ir::{Code, Error, Result};
 use graft_passes::{
     Options,
@@ -60,8 +60,8 @@ pub struct Config {
     pub clip: Option<f64>,
     /// The seed of initial weights and of the order of the rows.
     pub seed: u64,
-    /// `f32`; the other precisions are refused by name.
-    pub precision: String,
+    /// How numbers between inputs and outputs are stored.
+    pub precision: Format,
     /// Where to train.
     pub device: Device,
     /// Threads; all cores by default.
@@ -121,7 +121,7 @@ impl Config {
             weight_decay: 0.01,
             clip: Some(1.0),
             seed: 0,
-            precision: "f32".into(),
+            precision: Format::F32,
             device: Device::Cpu,
             threads: None,
             out: out.into(),
@@ -158,17 +158,18 @@ impl Config {
         usage(!(self.resume && self.force), "either go on with the run in the folder or begin anew")?;
         usage(self.threads != Some(0), "at least one thread is needed")?;
         self.check_adapter()?;
-        if self.precision != "f32" {
-            let message = format!("the precision `{}` is not available", self.precision);
-            return Err(Error::new(Code::DEVICE, message).help("use `f32`"));
-        }
-        // A device that is not there is said before any work is done.
-        self.device.describe().map(drop)
+        // What this machine does not have is said before any work is done.
+        self.session_options().check()
     }
 
     /// How sessions run.
     pub(crate) fn session_options(&self) -> graft_exec::Options {
-        graft_exec::Options { threads: self.threads, device: self.device, profile: false }
+        graft_exec::Options {
+            threads: self.threads,
+            device: self.device,
+            format: self.precision,
+            profile: false,
+        }
     }
 
     /// Without an adapter there must be a head, and nothing that only an adapter has.
@@ -251,7 +252,7 @@ impl Config {
         put("weight-decay", self.weight_decay.to_string());
         put("clip", self.clip.map_or("none".into(), |c| c.to_string()));
         put("seed", self.seed.to_string());
-        put("precision", self.precision.clone());
+        put("precision", self.precision.to_string());
         if self.eval.is_some() {
             put("eval-every", self.eval_every.map_or("epoch".into(), |n| n.to_string()));
             put("patience", self.patience.map_or("none".into(), |n| n.to_string()));
@@ -330,7 +331,7 @@ mod tests {
                 Config { inject: None, exports: vec!["merged.onnx".parse().unwrap()], ..headed.clone() },
                 Code::USAGE,
             ),
-            (Config { precision: "bf16".into(), ..good.clone() }, Code::DEVICE),
+            (Config { precision: Format::Bf16, ..good.clone() }, Code::DEVICE),
         ] {
             assert_eq!(bad.check().unwrap_err().code, code, "{bad:?}");
         }

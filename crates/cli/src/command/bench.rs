@@ -92,7 +92,7 @@ impl Args {
             return ui.json(&json!({
                 "schema": "graft.bench/1", "step_ms": {"median": times.median(), "min": times.min()},
                 "tokens_per_s": tokens, "flops_per_s": rate, "peak_fraction": fraction, "rss_mb": memory::peak_rss_mb(),
-                "threads": session.threads(), "precision": self.machine.precision,
+                "threads": session.threads(), "precision": self.machine.precision.to_string(),
                 "method": self.train.then(|| self.adapter.method_or_default()),
             }));
         }

@@ -155,7 +155,7 @@ impl Args {
             eval_every: Some(self.steps.div_ceil(5).max(1)),
             seed: self.seed,
             device: self.machine.device,
-            precision: self.machine.precision.clone(),
+            precision: self.machine.precision,
             threads: self.machine.threads,
             force: self.force,
             ..Config::new(&files.train, &files.adapter, "causal-lm")

@@ -5,8 +5,8 @@ use crate::{
 };
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use graft_adapter::tensors;
-use graft_exec::{Device, Entry, Options, Session};
-use graft_ir::{Code, Error, Result, Tensor};
+use graft_exec::{Device, Entry, Format, Options, Session};
+use graft_ir::{Result, Tensor};
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// Run a model on given inputs
@@ -37,8 +37,8 @@ pub(crate) struct Machine {
     #[arg(long, default_value = "cpu", value_parser = devices())]
     pub(crate) device: Device,
     /// What activations are computed in
-    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
-    pub(crate) precision: String,
+    #[arg(long, default_value = "f32", value_parser = formats())]
+    pub(crate) precision: Format,
     /// Threads; by default as many as there are cores
     #[arg(long)]
     pub(crate) threads: Option<usize>,
@@ -49,17 +49,18 @@ pub(crate) fn devices() -> impl TypedValueParser<Value = Device> {
     PossibleValuesParser::new(["cpu", "cuda"]).try_map(|name| name.parse::<Device>())
 }
 
+/// The names of precisions.
+fn formats() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(["f32", "bf16"]).try_map(|name| name.parse::<Format>())
+}
+
 impl Machine {
     /// The executor's options; an error for what this build cannot do.
     pub(crate) fn options(&self, profile: bool) -> Result<Options> {
-        if self.precision != "f32" {
-            let message = format!("precision `{}` is not available", self.precision);
-            return Err(Error::new(Code::DEVICE, message).help("use --precision f32"));
-        }
         if self.threads == Some(0) {
             return Err(crate::usage("--threads 0: at least one thread is needed"));
         }
-        Ok(Options { threads: self.threads, device: self.device, profile })
+        Ok(Options { threads: self.threads, device: self.device, format: self.precision, profile })
     }
 }
 

@@ -273,7 +273,7 @@ impl Task {
             lr: course.lr,
             schedule: course.schedule.parse::<Curve>()?,
             warmup: course.warmup,
-            precision: self.machine.precision.clone(),
+            precision: self.machine.precision,
             device: self.machine.device,
             threads: self.machine.threads,
             eval_every: course.eval_every,
