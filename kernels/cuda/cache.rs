@@ -37,6 +37,10 @@ impl Cache {
     pub fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()
     }
+    /// Where the fastest tiles that were measured on this machine stand.
+    pub fn tiles(&self) -> Option<PathBuf> {
+        Some(self.folder.as_ref()?.join("tiles.txt"))
+    }
     /// The content of an entry, if it is there and whole.
     pub(crate) fn get(&self, key: &Key) -> Option<Vec<u8>> {
         let mut bytes = fs::read(self.path(key)?).ok()?;

@@ -1,6 +1,6 @@
 //! A GPU: its memory, its compiled modules, and launches on one stream. The driver and NVRTC are found at run time; what is
 //! missing is an error, never a panic.
-use super::{Argument, Buffer, Cache, HEADERS, Launch, Module, Plan, Target, cache, nvrtc};
+use super::{Argument, Buffer, Cache, HEADERS, Launch, Module, Plan, Table, Target, cache, nvrtc};
 use cudarc::{
     driver::{
         CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, DriverError, LaunchConfig,
@@ -14,7 +14,12 @@ use cudarc::{
 };
 use graft_ir::{Code, Error, Result};
 use rayon::prelude::*;
-use std::{collections::HashMap, ops::Range, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap,
+    ops::Range,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
 /// A device, and what was loaded on it.
 pub struct Gpu {
@@ -69,12 +74,13 @@ impl Gpu {
         // SAFETY: there is one stream, which orders everything by itself.
         unsafe { context.disable_event_tracking() };
         let name = context.name().map_err(failed)?;
+        let cache = Cache::of_user();
         let gpu = Gpu {
             // The default stream cannot be captured.
             stream: context.new_stream().map_err(failed)?,
-            target: target(&context).map_err(failed)?,
+            target: Target { measured: Some(measured(&cache)?), ..target(&context).map_err(failed)? },
             context,
-            cache: Cache::of_user(),
+            cache,
             functions: HashMap::new(),
             notes: Vec::new(),
             name,
@@ -305,7 +311,23 @@ fn target(context: &CudaContext) -> std::result::Result<Target, DriverError> {
         arch: (major as u32, minor as u32),
         multiprocessors: count(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
         shared: count(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+        ..Target::default()
     })
+}
+
+/// The committed table of tiles, with what was measured on this machine over it.
+fn measured(cache: &Cache) -> Result<&'static Table> {
+    static MEASURED: OnceLock<Table> = OnceLock::new();
+    if let Some(table) = MEASURED.get() {
+        return Ok(table);
+    }
+    let mut table = Table::committed()?;
+    if let Some(path) = cache.tiles().filter(|path| path.exists()) {
+        let read = std::fs::read_to_string(&path).map_err(|e| Error::new(Code::IO, e.to_string()));
+        let own = read.and_then(|text| text.parse::<Table>());
+        table.extend(own.map_err(|e| e.at(format!("`{}`", path.display())))?);
+    }
+    Ok(MEASURED.get_or_init(|| table))
 }
 
 fn value(argument: Argument, address: &dyn Fn(Buffer) -> u64) -> u64 {

@@ -10,6 +10,7 @@ mod plan;
 mod site;
 mod source;
 mod split;
+mod tile;
 
 pub use cache::Cache;
 pub use gpu::{DeviceMemory, Gpu, Recording};
@@ -19,6 +20,8 @@ pub(crate) use linear::{Product, RankGrad, arguments};
 pub use module::{Module, Text};
 pub use plan::{Argument, Buffer, Dropout, Element, Launch, Plan, Tile, Traffic};
 pub use site::{Shape, Site, Target};
-pub use source::{HEADERS, Source, TILES, sources};
-pub(crate) use source::{linears, main_tile};
+pub(crate) use source::linears;
+pub use source::{HEADERS, Source, sources};
 pub(crate) use split::Slabs;
+pub(crate) use tile::main_tile;
+pub use tile::{Class, TILES, Table};

@@ -3,7 +3,7 @@ use super::Module;
 use graft_ir::DType;
 
 /// The element type of activations and weights; sums and the gradients of weights are always `f32`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Element {
     /// bfloat16, multiplied by tensor cores.
     Bf16,

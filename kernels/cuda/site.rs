@@ -1,5 +1,5 @@
 //! What launches are planned for: one application of an op or function, with the sizes of its operands and results.
-use super::Element;
+use super::{Element, Table, Tile};
 use graft_ir::{DType, Node};
 
 /// An operand or a result in device memory.
@@ -24,12 +24,16 @@ pub struct Target {
     pub multiprocessors: usize,
     /// Bytes of shared memory that a block can have.
     pub shared: usize,
+    /// Which tiles were measured to be the fastest; elsewhere a model decides.
+    pub measured: Option<&'static Table>,
+    /// The tile of every large product, whatever was measured: to measure it.
+    pub tile: Option<Tile>,
 }
 
 impl Default for Target {
     /// An A100.
     fn default() -> Target {
-        Target { arch: (8, 0), multiprocessors: 108, shared: 163 << 10 }
+        Target { arch: (8, 0), multiprocessors: 108, shared: 163 << 10, measured: None, tile: None }
     }
 }
 

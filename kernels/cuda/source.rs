@@ -1,5 +1,5 @@
 //! The sources that make up the device's side of the kernels, and the kernels in them.
-use super::{Element, Module, Target, Tile, split};
+use super::{Element, Module, TILES, split};
 use crate::{
     attention, bone, gather, layer_norm, lora, loss, matmul, movement, optimizer, random, reduce, rotary,
     softmax,
@@ -46,19 +46,6 @@ pub fn sources() -> impl Iterator<Item = &'static Source> {
 /// What a source holds.
 pub(crate) fn text_of(path: &str) -> Option<&'static str> {
     sources().find(|s| s.path == path).map(|s| s.text)
-}
-
-/// The tiles of large products that sources are compiled for: small products, and large ones.
-pub const TILES: &[Tile] = &[
-    Tile { m: 64, n: 64, k: 32, warps: [2, 2], stages: 3 },
-    Tile { m: 128, n: 128, k: 32, warps: [2, 4], stages: 3 },
-];
-
-/// The tile for a product of (rows, cols, depth): the large one where the grid has enough blocks of it.
-pub(crate) fn main_tile(target: Target, [m, n, _]: [usize; 3], element: Element) -> Tile {
-    let blocks = |tile: Tile| m.div_ceil(tile.m) * n.div_ceil(tile.n);
-    let [small, large] = [TILES[0], TILES[1]];
-    if element != Element::F32 && blocks(large) >= target.multiprocessors { large } else { small }
 }
 
 /// What the sources of adapted linears are compiled for: all elements with the small tile; the large one with 16-bit

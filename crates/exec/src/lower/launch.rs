@@ -46,8 +46,12 @@ impl Lowering<'_> {
     ) -> Result<Option<(Step, Results)>, Stop> {
         let Some(mut results) = device::results(self.graph(), node) else { return Ok(None) };
         let (singles, single_results) = kernel.device.single;
-        for (_, result) in results.iter_mut().enumerate().filter(|&(o, _)| !single_results.contains(o)) {
-            result.as_mut().filter(|r| r.dtype == DType::Float).map(|r| r.dtype = element);
+        for (o, result) in results.iter_mut().enumerate() {
+            if let Some(result) =
+                result.as_mut().filter(|r| r.dtype == DType::Float && !single_results.contains(o))
+            {
+                result.dtype = element;
+            }
         }
         let is_map = matches!(kernel.device.work, kernels::Work::Map(_));
         // Copies are made only for a step that will be; element-wise kernels convert by themselves.

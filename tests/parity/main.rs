@@ -1,6 +1,8 @@
 //! Training reproduces PyTorch: 50 losses and the gradients of a step, and the same bytes whatever the threads and
 //! however often the run is broken off.
-use graft_exec::{Device, Format};
+mod device;
+
+use graft_exec::Format;
 use graft_ir::{Code, Tensor};
 use graft_onnx::Model;
 use graft_passes::Options;
@@ -107,56 +109,6 @@ fn losses_and_gradients_are_those_of_pytorch() {
         assert!(ours.keys().eq(theirs.keys()), "{method}: the same gradients");
         let far = ours.iter().map(|(key, g)| distance(g, &theirs[key])).fold(0.0, f64::max);
         assert!(far <= GRADIENT_TOLERANCE, "{method} on {file}: a gradient differs by {far:e}");
-    }
-}
-
-/// Whether this process finds a device: if it does not, `test` was run again in one that finds an emulated one, or skipped.
-#[expect(clippy::print_stderr, reason = "a skipped check says so")]
-fn finds_device(test: &str) -> bool {
-    let Err(error) = Device::Cuda.describe() else { return true };
-    assert!(std::env::var_os("GRAFT_FAKE_CUDA").is_none(), "the emulated device is not found: {error}");
-    match std::env::var_os("GRAFT_NVRTC") {
-        None => eprintln!("SKIPPED: GRAFT_NVRTC names no NVRTC, so {test} has no device: {error}"),
-        Some(_) => {
-            let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake-cuda");
-            let status = graft_fake_cuda::rerun(&folder, test).expect("the test runs again");
-            assert!(status.success(), "{test} fails on the emulated device");
-        }
-    }
-    false
-}
-
-/// Trains on the device that this process finds, and compares each loss.
-fn trains_on_device(method: &str) {
-    let dir = tempfile::tempdir().expect("a folder");
-    let out = dir.path().join("out");
-    let config = Config { device: Device::Cuda, ..config(method, &out) };
-    let mut notes = Notes::default();
-    let report = run(&model("base.onnx"), &config, &mut notes).unwrap_or_else(|e| panic!("{method}: {e}"));
-    assert_eq!(report.steps, 50);
-    let slow: Vec<&String> = notes.0.iter().filter(|note| note.contains("slowly")).collect();
-    assert!(slow.is_empty(), "{method}: {slow:?}");
-    let device = Device::Cuda.describe().expect("a device");
-    assert!(notes.0.iter().any(|note| note.contains(&device)), "{device} is named: {:?}", notes.0);
-    let (ours, theirs) = (losses(&out), pytorch_losses(method));
-    let far = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs() / b.abs()).fold(0.0, f64::max);
-    assert!(far <= LOSS_TOLERANCE, "{method}: a loss differs by {far:e}");
-}
-
-/// Keeps what a run says.
-#[derive(Default)]
-struct Notes(Vec<String>);
-
-impl Observer for Notes {
-    fn note(&mut self, line: &str) {
-        self.0.push(line.into());
-    }
-}
-
-#[test]
-fn lora_on_a_device_has_the_losses_of_pytorch() {
-    if finds_device("lora_on_a_device_has_the_losses_of_pytorch") {
-        trains_on_device("lora");
     }
 }
 

@@ -1,0 +1,162 @@
+//! How large products are cut: the tiles that kernels are compiled for, and which of them a product takes. A table of
+//! measurements decides where it has the product; else a model of what a multiprocessor does in a cycle.
+use super::{Element, Target, Tile};
+use graft_ir::{Code, Error, Result};
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+/// The tiles of large products that sources are compiled for: small products, and large ones.
+pub const TILES: &[Tile] = &[
+    Tile { m: 64, n: 64, k: 32, warps: [2, 2], stages: 3 },
+    Tile { m: 128, n: 128, k: 32, warps: [2, 4], stages: 3 },
+];
+
+/// What is measured by `graft bench --tune`, committed.
+const MEASURED: &str = include_str!("tiles.txt");
+
+/// A kind of product: architecture, element type, and rows, columns and depth, each rounded up to a power of two.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Class {
+    arch: (u32, u32),
+    element: Element,
+    sizes: [usize; 3],
+}
+
+impl Class {
+    /// That of a product of (rows, cols, depth) on a device of this architecture.
+    pub fn new(arch: (u32, u32), element: Element, sizes: [usize; 3]) -> Class {
+        Class { arch, element, sizes: sizes.map(usize::next_power_of_two) }
+    }
+}
+
+/// The fastest tile of each kind of product that was measured: its number in [`TILES`].
+///
+/// As text, a line for each: `8.0 bf16 8192 4096 4096 1`; lines that begin with `#` are comments.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Table(BTreeMap<Class, usize>);
+
+impl Table {
+    /// The committed table.
+    ///
+    /// # Errors
+    /// `VALUE` if a line is not as it should be; a test holds that to be so for none.
+    pub fn committed() -> Result<Table> {
+        MEASURED.parse()
+    }
+    /// The tile for a kind of product, if it was measured.
+    pub fn get(&self, class: &Class) -> Option<Tile> {
+        self.0.get(class).and_then(|&i| TILES.get(i)).copied()
+    }
+    /// Notes the number of the fastest tile.
+    pub fn insert(&mut self, class: Class, fastest: usize) {
+        self.0.insert(class, fastest);
+    }
+    /// Takes what another table has over this one's.
+    pub fn extend(&mut self, other: Table) {
+        self.0.extend(other.0);
+    }
+}
+
+impl FromStr for Table {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Table> {
+        let mut table = Table::default();
+        for (i, line) in text.lines().enumerate().filter(|(_, l)| !l.starts_with('#') && !l.trim().is_empty())
+        {
+            let wrong = || {
+                Error::new(Code::VALUE, format!("`{line}` is no line of a table of tiles"))
+                    .at(format!("line {}", i + 1))
+            };
+            let (class, fastest) = entry(line).ok_or_else(wrong)?;
+            table.insert(class, fastest);
+        }
+        Ok(table)
+    }
+}
+
+fn entry(line: &str) -> Option<(Class, usize)> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [arch, element, m, n, k, fastest] = words[..] else { return None };
+    let (major, minor) = arch.split_once('.')?;
+    let element = [Element::Bf16, Element::F16, Element::F32].into_iter().find(|e| e.name() == element)?;
+    let sizes = [m.parse().ok()?, n.parse().ok()?, k.parse().ok()?];
+    let fastest = fastest.parse().ok().filter(|&i| i < TILES.len())?;
+    Some((Class::new((major.parse().ok()?, minor.parse().ok()?), element, sizes), fastest))
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(Class { arch, element, sizes: [m, n, k] }, fastest)| {
+            writeln!(f, "{}.{} {} {m} {n} {k} {fastest}", arch.0, arch.1, element.name())
+        })
+    }
+}
+
+/// The tile for a product of (rows, cols, depth).
+pub(crate) fn main_tile(target: Target, sizes: [usize; 3], element: Element) -> Tile {
+    if let Some(tile) = target.tile {
+        return tile;
+    }
+    let class = Class::new(target.arch, element, sizes);
+    let measured = target.measured.and_then(|table| table.get(&class));
+    let cycles = |tile: &&Tile| cycles(**tile, target, sizes, element);
+    measured.or_else(|| TILES.iter().min_by_key(cycles).copied()).unwrap_or(TILES[0])
+}
+
+/// Cycles that a product takes, if every multiprocessor gets its share of the blocks, one after the other.
+///
+/// In a cycle a multiprocessor multiplies and adds 1024 pairs of 16-bit numbers or 64 of single precision (what
+/// NVIDIA's white papers say of A100), reads 128 bytes of shared memory and about 64 of its L2 cache; a block spends about
+/// 1500 before its first product and after its last.
+fn cycles(tile: Tile, target: Target, [m, n, k]: [usize; 3], element: Element) -> usize {
+    let (products, shared, cached, overhead) =
+        (if element == Element::F32 { 64 } else { 1024 }, 128, 64, 1500);
+    let warps = tile.warps[0] * tile.warps[1];
+    let fragments = warps * (tile.m / tile.warps[0] + tile.n / tile.warps[1]) * element.bytes();
+    let panels = (tile.m + tile.n) * element.bytes();
+    let step =
+        (tile.m * tile.n).div_ceil(products).max(fragments.div_ceil(shared)).max(panels.div_ceil(cached));
+    let blocks = m.div_ceil(tile.m) * n.div_ceil(tile.n);
+    blocks.div_ceil(target.multiprocessors.max(1)) * (k.next_multiple_of(tile.k) * step + overhead)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(target: Target, sizes: [usize; 3]) -> Tile {
+        main_tile(target, sizes, Element::Bf16)
+    }
+
+    #[test]
+    fn large_products_take_large_tiles_and_small_ones_fill_the_device() {
+        let target = Target::default();
+        assert_eq!(chosen(target, [8192, 4096, 4096]), TILES[1]);
+        assert_eq!(chosen(target, [512, 768, 768]), TILES[0]);
+        // One multiprocessor has nothing to share.
+        assert_eq!(chosen(Target { multiprocessors: 1, ..target }, [512, 768, 768]), TILES[1]);
+        assert_eq!(main_tile(target, [64, 64, 64], Element::F32), TILES[0]);
+    }
+
+    #[test]
+    fn what_was_measured_and_what_is_wished_come_first() {
+        let mut table = Table::default();
+        table.insert(Class::new((8, 0), Element::Bf16, [8000, 4096, 4000]), 0);
+        let measured: &'static Table = Box::leak(Box::new(table));
+        let target = Target { measured: Some(measured), ..Target::default() };
+        assert_eq!(chosen(target, [8192, 4096, 4096]), TILES[0]);
+        assert_eq!(chosen(Target { arch: (9, 0), ..target }, [8192, 4096, 4096]), TILES[1]);
+        assert_eq!(chosen(Target { tile: Some(TILES[1]), ..target }, [8192, 4096, 4096]), TILES[1]);
+    }
+
+    #[test]
+    fn tables_are_texts() {
+        let text = "# measured on nothing\n8.0 bf16 8192 4096 4096 1\n9.0 float 64 64 128 0\n";
+        let table: Table = text.parse().expect("a table");
+        assert_eq!(format!("# measured on nothing\n{table}"), text);
+        for wrong in ["8 bf16 1 1 1 0", "8.0 bf16 1 1 1 9", "8.0 half 1 1 1 0", "8.0 bf16 1 1 1"] {
+            let error = wrong.parse::<Table>().expect_err("no table");
+            assert_eq!(error.code, Code::VALUE);
+        }
+        Table::committed().expect("the committed table can be read");
+    }
+}

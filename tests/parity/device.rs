@@ -1,0 +1,120 @@
+//! The same runs on a GPU, or on the emulated one: on a machine that has neither driver nor device, each test runs again in
+//! a process that finds the emulated driver, if `GRAFT_NVRTC` names the folder of a compiler.
+use crate::{LOSS_TOLERANCE, config, losses, model, pytorch_losses};
+use graft_exec::{Device, Format};
+use graft_onnx::Model;
+use graft_train::{Config, Duration, Observer, Order, run};
+use std::path::Path;
+
+/// Relative, on each loss, where activations have 16 bits.
+const SHORT_TOLERANCE: f64 = 2e-2;
+
+/// Whether this process finds a device. If it does not, `test` was run in one that finds the emulated one, or skipped.
+#[expect(clippy::print_stderr, reason = "a skipped check says so")]
+fn finds_device(test: &str) -> bool {
+    let Err(error) = Device::Cuda.describe() else { return true };
+    assert!(std::env::var_os("GRAFT_FAKE_CUDA").is_none(), "the emulated device is not found: {error}");
+    if std::env::var_os("GRAFT_NVRTC").is_none() {
+        eprintln!(
+            "SKIPPED: {test}: GRAFT_NVRTC names no compiler for an emulated device, and {}",
+            error.message
+        );
+        return false;
+    }
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake-cuda");
+    let status = graft_fake_cuda::rerun(&folder, &format!("device::{test}")).expect("the test runs again");
+    assert!(status.success(), "{test} fails on the emulated device");
+    false
+}
+
+/// Keeps what a run says.
+#[derive(Default)]
+struct Notes(Vec<String>);
+
+impl Observer for Notes {
+    fn note(&mut self, line: &str) {
+        self.0.push(line.into());
+    }
+}
+
+/// Trains on the device that this process finds: it is named, and the host does nothing for it. The losses.
+fn trains(model: &Model, config: &Config) -> Vec<f64> {
+    let mut notes = Notes::default();
+    run(model, config, &mut notes).unwrap_or_else(|e| panic!("{e}"));
+    let Notes(notes) = notes;
+    let slow: Vec<&String> = notes.iter().filter(|note| note.contains("slowly")).collect();
+    assert!(slow.is_empty(), "{slow:?}");
+    let device = Device::Cuda.describe().expect("a device");
+    assert!(device.contains("EMULATED") == std::env::var_os("GRAFT_FAKE_CUDA").is_some(), "{device}");
+    assert!(notes.iter().any(|note| note.contains(&device)), "{device} is not named: {notes:?}");
+    losses(&config.out)
+}
+
+fn farthest(ours: &[f64], theirs: &[f64]) -> f64 {
+    assert_eq!(ours.len(), theirs.len());
+    ours.iter().zip(theirs).map(|(a, b)| (a - b).abs() / b.abs()).fold(0.0, f64::max)
+}
+
+/// A method's 50 losses, beside PyTorch's.
+#[expect(clippy::print_stderr, reason = "figures of a run")]
+fn has_the_losses_of_pytorch(method: &str, precision: Format, tolerance: f64) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = Config { device: Device::Cuda, precision, ..config(method, &dir.path().join("out")) };
+    let far = farthest(&trains(&model("base.onnx"), &config), &pytorch_losses(method));
+    eprintln!("{method} in {precision}: 50 losses differ from PyTorch's by {far:.1e} at most");
+    assert!(far <= tolerance, "{method} in {precision}: a loss differs by {far:e}");
+}
+
+/// A test for each method, in single precision and in bfloat16.
+macro_rules! methods {
+    ($($single:ident $short:ident $method:literal;)*) => {$(
+        #[test]
+        fn $single() {
+            if finds_device(stringify!($single)) {
+                has_the_losses_of_pytorch($method, Format::F32, LOSS_TOLERANCE);
+            }
+        }
+        #[test]
+        fn $short() {
+            if finds_device(stringify!($short)) {
+                has_the_losses_of_pytorch($method, Format::Bf16, SHORT_TOLERANCE);
+            }
+        }
+    )*};
+}
+
+methods! {
+    bat bat_in_bf16 "bat";
+    bone bone_in_bf16 "bone";
+    dora dora_in_bf16 "dora";
+    hydra hydra_in_bf16 "hydra";
+    lora lora_in_bf16 "lora";
+    salora salora_in_bf16 "salora";
+    tri tri_in_bf16 "tri";
+}
+
+/// Two steps of the demo's language model, with a row of 32 tokens each, beside the host's.
+#[test]
+fn the_demo_model_trains_as_on_the_host() {
+    if !finds_device("the_demo_model_trains_as_on_the_host") {
+        return;
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let whale = graft_onnx::load(&folder.join("../crates/cli/demo/whale.onnx")).expect("the model loads");
+    let dir = tempfile::tempdir().expect("a folder");
+    let data = dir.path().join("rows.jsonl");
+    let row = |from: u32| (from..from + 32).map(|i| (i * i % 97).to_string()).collect::<Vec<_>>().join(",");
+    let rows = [5, 40].map(|from| format!("{{\"input_ids\":[{}]}}\n", row(from)));
+    std::fs::write(&data, rows.concat()).expect("the rows are written");
+    let config = |device| Config {
+        order: Order::Sequential,
+        batch: 1,
+        duration: Duration::Steps(2),
+        device,
+        ..Config::new(data.clone(), dir.path().join(device.to_string()), "causal-lm")
+    };
+    let on_host = config(Device::Cpu);
+    run(&whale, &on_host, &mut Notes::default()).expect("it trains");
+    let far = farthest(&trains(&whale, &config(Device::Cuda)), &losses(&on_host.out));
+    assert!(far <= LOSS_TOLERANCE, "a loss differs by {far:e}");
+}
