@@ -167,6 +167,18 @@ impl Allocation {
         self.cells.store(at, bytes, value);
         self.written.store(at, bytes, ones(bytes));
     }
+    /// Whether somebody has written the bytes at all of these places, each a multiple of so many.
+    #[inline(always)]
+    pub(crate) fn are_written(&self, places: &[u64; 32], bytes: usize) -> bool {
+        let piece = bytes.min(8);
+        let mut all = u64::MAX;
+        for at in (0..bytes).step_by(8) {
+            for &place in places {
+                all &= self.written.load(place as usize + at, piece);
+            }
+        }
+        all & ones(piece) == ones(piece)
+    }
     pub(crate) fn is_read_only(&self) -> bool {
         self.read_only
     }

@@ -6,6 +6,8 @@ mod collective;
 mod convert;
 mod copies;
 mod flow;
+mod load;
 mod row;
+mod store;
 mod warp;
 pub(crate) mod windows;

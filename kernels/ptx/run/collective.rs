@@ -9,13 +9,10 @@ use crate::program::{Ballot, Exchange, Mma, Op, R, Shuffle};
 use half::f16;
 
 impl Warp<'_> {
-    /// The instructions that are neither arithmetic nor loads, stores or products.
+    /// The instructions that are neither arithmetic nor loads, stores, copies or products.
     #[inline(never)]
     pub(crate) fn together(&mut self, op: &Op, mask: u32, world: &mut World<'_>) -> Result<(), Stop> {
         match op {
-            Op::Copy(copy) => self.copy(copy, mask, world)?,
-            Op::Commit => self.copies.commit(mask),
-            Op::Wait(most) => self.copies.wait(mask, *most, world)?,
             Op::Matrices { transposed, address, to } => {
                 let rows = self.registers.address(*address);
                 self.matrices(*transposed, &rows, to, mask, world)?;

@@ -230,6 +230,22 @@ fn counted(count: Count, a: u64, width: u32) -> u32 {
     }
 }
 
+/// Steps that are to be run; what is inlined here is compiled for the vectors of the processor.
+struct Steps<'w, 'p, 'm> {
+    warp: &'w mut Warp<'p>,
+    world: &'w mut World<'m>,
+    steps: u64,
+}
+
+impl pulp::NullaryFnOnce for Steps<'_, '_, '_> {
+    type Output = Result<(), Stop>;
+
+    #[inline(always)]
+    fn call(self) -> Result<(), Stop> {
+        self.warp.steps(self.world, self.steps)
+    }
+}
+
 /// A warp.
 pub(crate) struct Warp<'p> {
     program: &'p Program,
@@ -255,13 +271,8 @@ impl<'p> Warp<'p> {
     /// Runs at most `steps` steps; whether any was run.
     pub(crate) fn run(&mut self, world: &mut World<'_>, steps: u64) -> Result<(), Stop> {
         #[cfg(target_arch = "x86_64")]
-        {
-            if let Some(v3) = pulp::x86::V3::try_new() {
-                return v3.vectorize(
-                    #[inline(always)]
-                    || self.steps(world, steps),
-                );
-            }
+        if let Some(v3) = pulp::x86::V3::try_new() {
+            return v3.vectorize(Steps { warp: self, world, steps });
         }
         self.steps(world, steps)
     }
@@ -291,6 +302,9 @@ impl<'p> Warp<'p> {
             Op::Load(access) if mask != 0 => self.load(access, mask, world)?,
             Op::Store(access) if mask != 0 => self.store(access, mask, world)?,
             Op::Mma(mma) if mask != 0 => self.mma(mma, mask, world)?,
+            Op::Copy(copy) if mask != 0 => self.copy(copy, mask, world)?,
+            Op::Commit => self.copies.commit(mask),
+            Op::Wait(most) if mask != 0 => self.copies.wait(mask, *most, world)?,
             Op::Exit => {
                 let is_done = !self.flow.exit(mask);
                 self.pause = if is_done { Pause::Done } else { Pause::Turn };
