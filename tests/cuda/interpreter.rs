@@ -23,11 +23,12 @@ pub(crate) struct Interpreted {
 }
 
 /// Compiles modules, each once, and runs jobs.
+#[derive(Clone)]
 pub(crate) struct Interpreter {
     folder: PathBuf,
     modules: HashMap<Module, Arc<graft_ptx::Module>>,
-    /// A fault: what becomes of each line of the PTX.
-    edit: Option<fn(&str) -> String>,
+    /// A fault: what becomes of each line of the PTX of modules that are not loaded yet.
+    pub(crate) edit: Option<fn(&str) -> String>,
 }
 
 impl Interpreter {
@@ -44,10 +45,6 @@ impl Interpreter {
         let folder = folder.join("ptx");
         fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
         Ok(Interpreter { folder, modules: HashMap::new(), edit: None })
-    }
-    /// With a fault planted.
-    pub(crate) fn with_edit(&self, edit: fn(&str) -> String) -> Interpreter {
-        Interpreter { folder: self.folder.clone(), modules: HashMap::new(), edit: Some(edit) }
     }
 
     /// Runs a job.

@@ -1,9 +1,10 @@
 //! The device's kernels on the same cases and under the same bounds as the host's, run by the emulator: in five orders of
-//! threads, whose results must have the same bits.
+//! threads, whose results must have the same bits. So must those of what NVRTC makes of them, run by the PTX interpreter.
 use crate::{
     DEVICE_CASES, LARGEST,
     case::Case,
     draw::Draw,
+    interpreter::Interpreter,
     layout::{Laid, lay},
     outcome::{in_place, judge, wanted},
     row, rows,
@@ -15,11 +16,98 @@ use graft_kernels::{
     cuda::{Plan, Shape, Site, Target},
     row_major,
 };
+use graft_ptx::Schedule;
 use std::path::Path;
 
 /// Random cases of each kernel; fewer of those whose every case is a source to compile.
 fn cases(kernel: &Kernel) -> u64 {
     if matches!(kernel.device.work, Work::Map(_)) { 4 } else { DEVICE_CASES }
+}
+
+/// Cases of each kernel that are interpreted, too, each in another order of warps.
+fn interpreted(kernel: &Kernel) -> usize {
+    match kernel.device.work {
+        Work::Map(_) => 1,
+        _ if crate::is_sweep() => 6,
+        _ => 3,
+    }
+}
+
+/// What runs kernels.
+pub(crate) struct Machines {
+    toolchain: Toolchain,
+    emulator: Emulator,
+    interpreter: Option<Interpreter>,
+}
+
+impl Machines {
+    /// The emulator; none, and said so, where there is no compiler.
+    pub(crate) fn find(folder: &Path) -> Option<Machines> {
+        let Some(toolchain) = Toolchain::find(&folder.join("emulate"), Sanitizer::None) else {
+            skip("no C++ compiler for x86-64 Linux: the CUDA kernels are not emulated");
+            return None;
+        };
+        Some(Machines::of(toolchain))
+    }
+    /// The emulator that a toolchain builds.
+    pub(crate) fn of(toolchain: Toolchain) -> Machines {
+        let emulator = Emulator::start(toolchain.clone()).unwrap_or_else(|e| panic!("{e}"));
+        Machines { toolchain, emulator, interpreter: None }
+    }
+    /// With the interpreter; none, and said so, where there is no NVRTC.
+    fn with_interpreter(self, folder: &Path) -> Machines {
+        Machines { interpreter: Interpreter::find(folder).map_err(|why| skip(&why)).ok(), ..self }
+    }
+    /// Begins anew, after an error that may have ended the emulator.
+    fn restart(&mut self) {
+        self.emulator = Emulator::start(self.toolchain.clone()).unwrap_or_else(|e| panic!("{e}"));
+    }
+
+    /// The results of a job, of these types, which must have the same bits in all orders of threads, and interpreted in that
+    /// of `schedule`; but for NaN, of which compilers choose the bits by the order of operands.
+    fn run(
+        &mut self,
+        job: &Job,
+        dtypes: &[DType],
+        schedule: Option<Schedule>,
+    ) -> Result<Vec<Vec<u8>>, String> {
+        let first = self.emulator.run(job, 0, 1)?.results;
+        for order in 1..ORDERS {
+            if self.emulator.run(job, order, 7)?.results != first {
+                return Err(format!("other bits in order {order}"));
+            }
+        }
+        if let (Some(interpreter), Some(schedule)) = (&mut self.interpreter, schedule) {
+            let found = interpreter.run(job, schedule).map_err(|e| format!("interpreted: {e}"))?.results;
+            let different =
+                dtypes.iter().zip(found.iter().zip(&first)).position(|(&dtype, (found, first))| {
+                    with_one_nan(dtype, found) != with_one_nan(dtype, first)
+                });
+            if let Some(i) = different {
+                return Err(format!("other bits of result {i} interpreted, {schedule:?}"));
+            }
+        }
+        Ok(first)
+    }
+}
+
+/// The bytes of an array with the same bits for every NaN.
+fn with_one_nan(dtype: DType, bytes: &[u8]) -> Vec<u8> {
+    let width = dtype.bits() / 8;
+    let infinity: u64 = match dtype {
+        DType::Float16 => 0x7c00,
+        DType::Bfloat16 => 0x7f80,
+        DType::Float => 0x7f80_0000,
+        DType::Double => 0x7ff0_0000_0000_0000,
+        _ => return bytes.to_vec(),
+    };
+    let one = |element: &[u8]| {
+        let mut word = [0; 8];
+        word[..width].copy_from_slice(element);
+        let magnitude = u64::from_le_bytes(word) & (u64::MAX >> (65 - dtype.bits()));
+        if magnitude > infinity { vec![0xff; width] } else { element.to_vec() }
+    };
+    bytes.chunks_exact(width).flat_map(one).collect()
 }
 
 /// What a case came to.
@@ -45,7 +133,8 @@ pub(crate) fn check(
     kernel: &Kernel,
     (mut case, element): (Case, DType),
     draw: &mut Draw,
-    emulator: &mut Emulator,
+    machines: &mut Machines,
+    schedule: Option<Schedule>,
 ) -> Result<Outcome, String> {
     let mut operands = Vec::new();
     for (i, operand) in case.operands.iter_mut().enumerate() {
@@ -74,12 +163,8 @@ pub(crate) fn check(
         results: results.iter().map(len).collect(),
         in_place,
     };
-    let first = emulator.run(&job, 0, 1).map_err(|e| format!("{e}; {described}"))?.results;
-    for order in 1..ORDERS {
-        if emulator.run(&job, order, 7).map_err(|e| format!("{e}; {described}"))?.results != first {
-            return Err(format!("other bits in order {order}; {described}"));
-        }
-    }
+    let dtypes: Vec<DType> = reference.iter().map(|r| r.dtype).collect();
+    let first = machines.run(&job, &dtypes, schedule).map_err(|e| format!("{e}; {described}"))?;
     let found: Vec<_> = first.into_iter().zip(&wanted).map(|(bytes, w)| w.then_some(bytes)).collect();
     judge(kernel.name, &case, &results, &found).map_err(|what| format!("{what}; {described}"))?;
     Ok(Outcome::Right)
@@ -111,11 +196,9 @@ fn shape(laid: &Laid) -> Shape<'_> {
 
 /// Runs `cases` of every kernel that is `chosen`.
 fn check_all(element: DType, cases: impl Fn(&Kernel) -> u64, chosen: impl Fn(&Kernel, &Case) -> bool) {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulate");
-    let Some(toolchain) = Toolchain::find(&folder, Sanitizer::None) else {
-        return skip("no C++ compiler for x86-64 Linux: the CUDA kernels are not emulated");
-    };
-    let mut emulator = Emulator::start(toolchain.clone()).unwrap_or_else(|e| panic!("{e}"));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let Some(machines) = Machines::find(folder) else { return };
+    let mut machines = machines.with_interpreter(folder);
     let mut failures = Vec::new();
     for kernel in graft_kernels::all() {
         let Some((_, generate)) = row(kernel).filter(|_| kernel.device.is_any()) else { continue };
@@ -128,13 +211,14 @@ fn check_all(element: DType, cases: impl Fn(&Kernel) -> u64, chosen: impl Fn(&Ke
                 continue;
             }
             drawn += 1;
-            match check(kernel, (case, element), &mut draw, &mut emulator) {
+            let schedule = (served < interpreted(kernel)).then(|| Schedule::ALL[served % 3]);
+            match check(kernel, (case, element), &mut draw, &mut machines, schedule) {
                 Ok(Outcome::Right) => served += 1,
                 Ok(Outcome::NotServed) => {}
                 Err(e) => {
                     failures.push(format!("{} (seed {seed}): {e}", kernel.name));
                     // What is wrong may have ended the program.
-                    emulator = Emulator::start(toolchain.clone()).unwrap_or_else(|e| panic!("{e}"));
+                    machines.restart();
                     break;
                 }
             }

@@ -1,11 +1,11 @@
 //! Tests of the tests: faults planted in the device's kernels, each of which the random cases have to find.
 use crate::{
     DEVICE_CASES, LARGEST,
-    device::{check, skip},
+    device::{Machines, check, skip},
     draw::Draw,
     row,
 };
-use graft_emulate::{Edit, Emulator, Sanitizer, Toolchain};
+use graft_emulate::{Edit, Sanitizer, Toolchain};
 use graft_ir::DType;
 use std::path::Path;
 
@@ -118,11 +118,11 @@ const FAULTS: &[Fault] = &[
 fn found(fault: &Fault, toolchain: Toolchain) -> Option<String> {
     let kernel = graft_kernels::all().find(|k| k.name == fault.kernel)?;
     let (_, generate) = row(kernel)?;
-    let mut emulator = Emulator::start(toolchain).unwrap_or_else(|e| panic!("{e}"));
+    let mut machines = Machines::of(toolchain);
     (0..DEVICE_CASES).find_map(|seed| {
         let mut draw = Draw::new(seed, LARGEST);
         let case = generate(&mut draw);
-        check(kernel, (case, DType::Float), &mut draw, &mut emulator).err()
+        check(kernel, (case, DType::Float), &mut draw, &mut machines, None).err()
     })
 }
 

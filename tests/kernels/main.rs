@@ -5,6 +5,8 @@ mod case;
 mod device;
 mod draw;
 mod faults;
+#[path = "../cuda/interpreter.rs"]
+mod interpreter;
 mod layout;
 mod outcome;
 mod rows;
