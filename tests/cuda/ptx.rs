@@ -117,7 +117,8 @@ fn every_planted_fault_is_found() {
         lora::of_sizes(Element::Bf16, TILES[0], 1, sizes).into_iter().chain(bone).collect();
     let mut missed = Vec::new();
     for Fault { what, edit, says, in_step } in FAULTS {
-        let mut interpreter = Interpreter { edit: Some(*edit), ..interpreter.clone() };
+        let mut interpreter = interpreter.clone();
+        interpreter.edit = Some(*edit);
         let [in_step_found, skewed] =
             [Schedule::LockStep, Schedule::Forward].map(|s| found(&mut interpreter, &cases, s));
         let is_right = |found: &Option<String>| found.as_ref().is_some_and(|said| said.contains(says));
