@@ -2,6 +2,7 @@
 use std::{
     env, fs, io,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 /// The name under which cudarc looks for the driver first. Under `libcuda.so.1` NVRTC would find it too, and look in it for
@@ -28,7 +29,9 @@ pub fn install(folder: &Path) -> io::Result<PathBuf> {
     })?;
     fs::create_dir_all(folder)?;
     // Whoever has loaded the old one keeps it: a file in use is never written to.
-    let fresh = folder.join(format!("{NAME}-{}", std::process::id()));
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let nth = COUNT.fetch_add(1, Ordering::Relaxed);
+    let fresh = folder.join(format!("{NAME}-{}-{nth}", std::process::id()));
     fs::copy(library, &fresh)?;
     fs::rename(&fresh, folder.join(NAME))?;
     Ok(folder.join(NAME))
