@@ -4,6 +4,7 @@
 
 mod converting;
 mod data;
+mod devices;
 mod exporting;
 mod fixtures;
 mod hostile;
