@@ -5,6 +5,7 @@ use crate::{
     run::{
         access::World,
         block::{Block, prepared},
+        warp::Registers,
     },
 };
 use rayon::prelude::*;
@@ -147,24 +148,23 @@ impl Kernel {
         let parameters = self.pack(launch)?;
         let prepared = prepared(&self.program, &parameters, launch);
         let [x, y, z] = launch.grid.map(u64::from);
-        let one = |number: u64| {
+        let one = |spare: &mut Vec<Registers>, number: u64| {
             let at = [number % x, number / x % y, number / x / y].map(|n| n as u32);
             let shared = vec![0xff; self.program.shared + launch.shared];
             let world = World { memory, statics: &self.statics, shared, statistics: Statistics::default() };
-            let block = Block::new(&self.program, launch, at, &prepared, world);
-            block.run(launch.schedule).map(|world| world.statistics)
+            Block::new(&self.program, launch, at, (&prepared, spare), world).run(launch.schedule, spare)
         };
         let sum = |mut a: Statistics, b: Statistics| {
             a += b;
             a
         };
+        let blocks = 0..x * y * z;
         if launch.parallel {
-            return (0..x * y * z)
-                .into_par_iter()
-                .map(one)
-                .try_reduce(Statistics::default, |a, b| Ok(sum(a, b)));
+            let each = blocks.into_par_iter().map_init(Vec::new, one);
+            return each.try_reduce(Statistics::default, |a, b| Ok(sum(a, b)));
         }
-        (0..x * y * z).try_fold(Statistics::default(), |total, number| Ok(sum(total, one(number)?)))
+        let mut spare = Vec::new();
+        blocks.map(|number| one(&mut spare, number)).try_fold(Statistics::default(), |a, b| Ok(sum(a, b?)))
     }
 
     /// The limits of a launch.

@@ -16,10 +16,12 @@ impl Cells {
     fn new(bytes: usize, word: u64) -> Cells {
         Cells { words: (0..bytes.div_ceil(8)).map(|_| AtomicU64::new(word)).collect() }
     }
+    #[inline(always)]
     fn bytes(&self) -> usize {
         8 * self.words.len()
     }
     /// Where the byte lies, which must be there.
+    #[inline(always)]
     fn at(&self, at: usize, bytes: usize) -> *mut u8 {
         assert!(
             at.is_multiple_of(bytes) && at + bytes <= self.bytes(),

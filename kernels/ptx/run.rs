@@ -9,5 +9,5 @@ mod flow;
 mod load;
 mod row;
 mod store;
-mod warp;
+pub(crate) mod warp;
 pub(crate) mod windows;

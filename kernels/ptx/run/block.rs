@@ -5,7 +5,7 @@ use super::{
     warp::{Pause, Registers, Stop, Warp},
 };
 use crate::{
-    Fault, Launch, Schedule,
+    Fault, Launch, Schedule, Statistics,
     program::{Op, P, Program, Reduction, Special},
 };
 
@@ -52,20 +52,21 @@ pub(crate) struct Block<'p, 'm> {
 }
 
 impl<'p, 'm> Block<'p, 'm> {
-    /// The block at a place of the grid.
+    /// The block at a place of the grid, whose warps get registers from `spare`, or else copies of those that were prepared.
     pub(crate) fn new(
         program: &'p Program,
         launch: &Launch<'_>,
         at: [u32; 3],
-        prepared: &Registers,
+        (prepared, spare): (&Registers, &mut Vec<Registers>),
         world: World<'m>,
     ) -> Block<'p, 'm> {
         let threads = launch.block;
         let n: u32 = threads.iter().product();
-        let warp = |index: u32| {
+        let mut warp = |index: u32| {
             let left = n - 32 * index;
             let lanes = if left >= 32 { u32::MAX } else { (1 << left) - 1 };
-            let mut registers = prepared.clone();
+            // No instruction writes to the rows that are prepared.
+            let mut registers = spare.pop().unwrap_or_else(|| prepared.clone());
             for &(row, special) in &program.special {
                 if let Some(value) = special_row(special, at, threads, index) {
                     registers.set_r(row, u32::MAX, &value);
@@ -73,11 +74,11 @@ impl<'p, 'm> Block<'p, 'm> {
             }
             Warp::new(program, lanes, registers)
         };
-        Block { program, at, threads, warps: (0..n.div_ceil(32)).map(warp).collect(), world }
+        Block { program, at, threads, warps: (0..n.div_ceil(32)).map(&mut warp).collect(), world }
     }
 
-    /// Runs to the end; what was counted.
-    pub(crate) fn run(mut self, schedule: Schedule) -> Result<World<'m>, Fault> {
+    /// Runs to the end; what was counted. The registers become spare ones.
+    pub(crate) fn run(mut self, schedule: Schedule, spare: &mut Vec<Registers>) -> Result<Statistics, Fault> {
         let n = self.warps.len();
         let order: Vec<usize> = match schedule {
             Schedule::Reverse => (0..n).rev().collect(),
@@ -87,7 +88,8 @@ impl<'p, 'm> Block<'p, 'm> {
         loop {
             while self.turns(&order, turn)? {}
             if self.warps.iter().all(|w| w.pause == Pause::Done) {
-                return Ok(self.world);
+                spare.extend(self.warps.into_iter().map(|warp| warp.registers));
+                return Ok(self.world.statistics);
             }
             self.barrier()?;
         }

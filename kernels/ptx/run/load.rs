@@ -54,8 +54,9 @@ impl Warp<'_> {
         if space == Space::Global {
             world.statistics.loaded += u64::from(mask.count_ones()) * whole as u64;
         }
-        let piece = Piece::of(space, addresses, mask, whole, world);
-        if let Some(piece) = piece.filter(|piece| piece.is_written(whole)) {
+        if let Some(piece) = Piece::of(space, addresses, mask, whole, world)
+            && piece.is_written(whole)
+        {
             for (v, &place) in access.values.iter().enumerate() {
                 match place {
                     Place::R(r) if N <= 4 => {

@@ -42,7 +42,7 @@ pub(crate) struct Registers {
 }
 
 impl Registers {
-    /// What nobody has written is NaN.
+    /// All hold NaN.
     pub(crate) fn new([r, w, p]: [usize; 3]) -> Registers {
         let mut p = vec![0; p];
         p[usize::from(TRUE.0)] = u32::MAX;
