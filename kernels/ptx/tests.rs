@@ -220,3 +220,61 @@ fn what_is_not_known_is_refused() {
         assert!(error.starts_with("PTX line 1") && error.contains(words), "`{body}`: {error}");
     }
 }
+
+#[test]
+fn every_space_has_its_window() {
+    // Four words of local memory, one of which is read by a number; a table of the module; shared memory by a generic address.
+    let text = "
+        .version 8.8
+        .target sm_80
+        .address_size 64
+        .const .align 4 .b8 table[16] = {10, 0, 0, 0, 20, 0, 0, 0, 30, 0, 0, 0, 40};
+        .visible .entry k(.param .u64 k_0)
+        {
+        .local .align 16 .b8 depot[16];
+        .reg .b32 %r<20>;
+        .reg .b64 %rd<20>;
+        .shared .align 4 .b8 own[128];
+        ld.param.u64 %rd1, [k_0];
+        mov.u32 %r1, %tid.x;
+        mul.wide.u32 %rd2, %r1, 4;
+        add.s64 %rd3, %rd1, %rd2;
+        mov.u64 %rd4, depot;
+        add.s32 %r2, %r1, 100;
+        add.s32 %r3, %r1, 200;
+        st.local.v4.u32 [%rd4], {%r1, %r2, %r3, %r1};
+        and.b32 %r4, %r1, 3;
+        mul.wide.u32 %rd5, %r4, 4;
+        add.s64 %rd6, %rd4, %rd5;
+        ld.local.u32 %r5, [%rd6];
+        mov.u64 %rd7, table;
+        add.s64 %rd8, %rd7, %rd5;
+        ld.const.u32 %r6, [%rd8];
+        mov.u64 %rd9, own;
+        cvta.shared.u64 %rd10, %rd9;
+        add.s64 %rd11, %rd10, %rd2;
+        st.u32 [%rd11], %r5;
+        bar.sync 0;
+        xor.b32 %r7, %r1, 1;
+        mul.wide.u32 %rd12, %r7, 4;
+        add.s64 %rd13, %rd9, %rd12;
+        ld.shared.u32 %r8, [%rd13];
+        add.s32 %r9, %r6, %r8;
+        st.global.u32 [%rd3], %r9;
+        ret;
+        }";
+    let (after, _) = run(text, 32, &[vec![0; 128]]).unwrap_or_else(|e| panic!("{e}"));
+    let of_lane = |i: u32| [i, i + 100, i + 200, i][i as usize % 4];
+    let expected = (0..32).flat_map(|i| (10 * (i % 4 + 1) + of_lane(i ^ 1)).to_le_bytes());
+    assert_eq!(after[0], expected.collect::<Vec<u8>>());
+}
+
+#[test]
+fn tables_of_branches_and_counts_of_barriers() {
+    let body = "and.b32 %r2, %r1, 3;\nT: .branchtargets A, B, A, C;\nmov.u32 %r3, 0;\nbrx.idx %r2, T;\nA:\nadd.s32 %r3, %r3, \
+                1;\nbra.uni D;\nB:\nadd.s32 %r3, %r3, 10;\nC:\nadd.s32 %r3, %r3, 100;\nD:\nsetp.gt.u32 %p1, %r3, \
+                5;\nbar.red.popc.u32 %r4, 0, %p1;\nbar.red.or.pred %p2, 0, %p1;\nselp.u32 %r5, 1000, 0, %p2;\nadd.s32 \
+                %r3, %r3, %r4;\nadd.s32 %r3, %r3, %r5;\nst.global.u32 [%rd2], %r3;";
+    let expected = (0..32).map(|i| [1, 110, 1, 100][i % 4] + 16 + 1000).collect::<Vec<u32>>();
+    assert_eq!(words(body, |_| 0), expected);
+}
