@@ -15,7 +15,7 @@ mod elementwise;
 mod extended;
 mod gather;
 pub mod gemm;
-mod hydra;
+pub mod hydra;
 mod layer_norm;
 pub mod lora;
 mod loss;

@@ -6,10 +6,11 @@
 //! `graft.BatColGrad (dy, x, w, d) => (dx, dd)` needs the gradient of the whole weight; the gradients of the other two
 //! never make a matrix of the weight's size.
 mod col;
+pub(crate) mod cuda;
 mod side;
 
 use crate::{
-    Kernel, Operands,
+    Device, Kernel, Operands,
     extended::{bytes, flops, n_rows, supports},
 };
 use graft_ir::Type;
@@ -17,29 +18,35 @@ use graft_ir::Type;
 pub(crate) const KERNELS: &[Kernel] = &[
     Kernel::new("graft.BatCol", |_, t| fits(t, 3, &[0], 1), col::forward)
         .scratch(|_, operands, _| bytes(elements(operands[1])))
-        .flops(|_, operands, _| flops(operands, &[1])),
+        .flops(|_, operands, _| flops(operands, &[1]))
+        .device(Device::launches(cuda::col_forward)),
     Kernel::new("graft.BatColGrad", |_, t| fits(t, 4, &[0, 1], 2), col::gradient)
         .scratch(|_, operands, _| bytes(elements(operands[2])))
-        .flops(|_, operands, _| flops(operands, &[2, 2])),
+        .flops(|_, operands, _| flops(operands, &[2, 2]))
+        .device(Device::launches(cuda::col_gradient).single(Operands::None, Operands::Only(&[1]))),
     Kernel::new("graft.BatRow", |_, t| fits(t, 3, &[0], 1), side::row_forward)
         .strided(Operands::Only(&[1]))
         .scratch(|_, operands, _| bytes(2 * elements(operands[0]) + elements(operands[2])))
-        .flops(|_, operands, _| flops(operands, &[1, 2])),
+        .flops(|_, operands, _| flops(operands, &[1, 2]))
+        .device(Device::launches(cuda::row_forward)),
     Kernel::new("graft.BatRowGrad", |_, t| fits(t, 4, &[0, 1], 2), side::row_gradient)
         .strided(Operands::Only(&[2]))
         .scratch(|_, operands, _| bytes(2 * elements(operands[1]) + elements(operands[0])))
-        .flops(|_, operands, _| flops(operands, &[2, 3, 3])),
+        .flops(|_, operands, _| flops(operands, &[2, 3, 3]))
+        .device(Device::launches(cuda::row_gradient).single(Operands::None, Operands::Only(&[1]))),
     Kernel::new("graft.BatLeft", |_, t| fits(t, 3, &[0], 1), side::left_forward)
         .strided(Operands::Only(&[1]))
         .scratch(|_, operands, _| {
             let outputs = n_rows(operands[0]) * operands[1].last().copied().unwrap_or(0);
             bytes(elements(operands[0]) + outputs)
         })
-        .flops(|_, operands, _| flops(operands, &[1, 2])),
+        .flops(|_, operands, _| flops(operands, &[1, 2]))
+        .device(Device::launches(cuda::left_forward)),
     Kernel::new("graft.BatLeftGrad", |_, t| fits(t, 5, &[0, 1], 2), side::left_gradient)
         .strided(Operands::Only(&[2]))
         .scratch(|_, operands, _| bytes(3 * elements(operands[0]) + elements(operands[3])))
-        .flops(|_, operands, _| flops(operands, &[2, 3, 3])),
+        .flops(|_, operands, _| flops(operands, &[2, 3, 3]))
+        .device(Device::launches(cuda::left_gradient).single(Operands::None, Operands::Only(&[1]))),
 ];
 
 /// Operands as [`supports`] wants them, the weight a matrix and `d` after it of three axes.

@@ -1,14 +1,18 @@
 //! Launch plans of Bone: which kernels of `bone.cu` a call takes.
-use crate::cuda::{
-    Buffer::{self, Operand, Result},
-    Launch, Linear, Plan, RankGrad, Site, Sizes, Slabs, Source, Traffic, arguments, linears,
+use crate::{
+    cuda::{
+        Buffer::{self, Null, Operand, Result},
+        Launch, Linear, Plan, RankGrad, Site, Sizes, Slabs, Source, Traffic, arguments, linears, small,
+    },
+    gemm::cuda::{self as plain, NOTHING},
+    lora::cuda::down_grad,
 };
 
 pub(crate) const SOURCES: &[Source] = &[Source {
     path: PATH,
     text: include_str!("bone.cu"),
-    kernels: &["bone_fold", "bone_forward", "bone_input_grad", "bone_rank_grad"],
-    products: &["bone_forward", "bone_input_grad", "bone_rank_grad"],
+    kernels: &["bone_fold", "bone_forward", "bone_rank_grad"],
+    products: &["bone_forward", "bone_rank_grad"],
     modules: linears,
 }];
 
@@ -21,7 +25,19 @@ pub(super) fn forward(site: &Site<'_>) -> Option<Plan> {
 
 /// The launches of a `graft.BoneGrad` of a graph.
 pub(super) fn gradient(site: &Site<'_>) -> Option<Plan> {
-    Some(bone_grad(&linear(site, [1, 2, 3])?, [0, 1].map(|i| site.wants(i))))
+    let linear = linear(site, [1, 2, 3]).filter(|_| site.are_floats(&[], &[1]))?;
+    Some(bone_grad(&linear, [0, 1].map(|i| site.wants(i))))
+}
+
+/// The launches of a `graft.BoneMini` of a graph.
+pub(super) fn mini_forward(site: &Site<'_>) -> Option<Plan> {
+    Some(mini(&Mini::of(site, [0, 1, 2])?, [0, 1].map(|i| site.wants(i))))
+}
+
+/// The launches of a `graft.BoneMiniGrad` of a graph.
+pub(super) fn mini_gradient(site: &Site<'_>) -> Option<Plan> {
+    let mini = Mini::of(site, [1, 2, 3]).filter(|_| site.are_floats(&[], &[1]))?;
+    Some(mini_grad(&mini, [0, 1].map(|i| site.wants(i))))
 }
 
 /// Bone's weight d is (rank, out).
@@ -35,16 +51,7 @@ pub fn bone(linear: &Linear, wanted: [bool; 2]) -> Plan {
     let [x, w, d] = [0, 1, 2].map(Operand);
     let mut plan = Plan::default();
     let s = plan.result(wanted[1], 1, tokens * rank * element.bytes());
-    let bytes = ((tokens * n_in + tokens * rank) * element.bytes()) as u64;
-    plan.launches.push(Launch {
-        kernel: "bone_fold",
-        module: linear.module(PATH),
-        grid: [(tokens * rank).div_ceil(256), 1, 1],
-        block: 256,
-        shared: 0,
-        arguments: arguments(&[x, s], &[tokens, n_in, rank], &[]),
-        traffic: Traffic { flops: (tokens * n_in) as u64, ideal: bytes, issued: bytes },
-    });
+    plan.launches.push(fold(linear, (x, n_in), (s, rank)));
     if wanted[0] {
         let product = linear.product([tokens, n_out, n_in + rank], [true, false]);
         let operands = arguments(&[x, w, s, d, Result(0)], &[tokens, n_in, n_out, rank], &[]);
@@ -53,9 +60,9 @@ pub fn bone(linear: &Linear, wanted: [bool; 2]) -> Plan {
     plan
 }
 
-/// `graft.BoneGrad (dy, x, w, d, s) => (dx, dd)`; dd is of the linear's `gradient`.
+/// `graft.BoneGrad (dy, x, w, d, s) => (dx, dd)`; dd is of floats.
 pub fn bone_grad(linear: &Linear, wanted: [bool; 2]) -> Plan {
-    let Linear { sizes: Sizes { tokens, n_in, n_out, rank }, element, gradient, .. } = *linear;
+    let Linear { sizes: Sizes { tokens, n_out, rank, .. }, element, .. } = *linear;
     let ([dy, w, d, s], [dx, dd]) = ([0, 2, 3, 4].map(Operand), [0, 1].map(Result));
     let mut plan = Plan::default();
     let ds = plan.reserve(tokens * rank * element.bytes());
@@ -64,12 +71,74 @@ pub fn bone_grad(linear: &Linear, wanted: [bool; 2]) -> Plan {
     let operands = arguments(&[dy, d, s, ds, parts], &[tokens, n_out, rank], &[]);
     plan.launches.push(RankGrad { linear, slabs }.launch("bone_rank_grad", linear.module(PATH), operands));
     if wanted[1] {
-        plan.launches.push(slabs.sum(gradient, rank * n_out, parts, dd, Buffer::Null));
+        plan.launches.push(slabs.sum(rank * n_out, parts, dd, Null));
     }
     if wanted[0] {
-        let product = linear.product([tokens, n_in, n_out], [true, true]);
-        let operands = arguments(&[dy, w, ds, dx], &[tokens, n_in, n_out, rank], &[]);
-        plan.launches.push(product.launch("bone_input_grad", linear.module(PATH), operands, element.bytes()));
+        plan.launches.push(plain::input_grad(linear, [dy, w, dx], (ds, rank)));
+    }
+    plan
+}
+
+/// `to` (tokens, n) sums the columns of `from` (tokens, width) that agree modulo n.
+pub(crate) fn fold(linear: &Linear, (from, width): (Buffer, usize), (to, n): (Buffer, usize)) -> Launch {
+    let tokens = linear.sizes.tokens;
+    let bytes = tokens * (width + n) * linear.element.bytes();
+    let operands = arguments(&[from, to], &[tokens, width, n], &[]);
+    let launch = small("bone_fold", linear.module(PATH), [(tokens * n).div_ceil(256), 256], operands, bytes);
+    Launch { traffic: Traffic { flops: (tokens * width) as u64, ..launch.traffic }, ..launch }
+}
+
+/// A linear whose adapter's result, of few columns, is repeated.
+struct Mini {
+    linear: Linear,
+    width: usize,
+}
+
+impl Mini {
+    fn of(site: &Site<'_>, operands: [usize; 3]) -> Option<Mini> {
+        Some(Mini { linear: linear(site, operands)?, width: site.input(operands[2])?.cols() })
+    }
+    /// The linear that the adapter is: from the rank to its columns.
+    fn adapter(&self) -> Linear {
+        let Sizes { tokens, rank, .. } = self.linear.sizes;
+        Linear { sizes: Sizes { tokens, n_in: rank, n_out: self.width, rank: self.width }, ..self.linear }
+    }
+    fn reserve(&self, plan: &mut Plan, cols: usize) -> Buffer {
+        plan.reserve(self.linear.sizes.tokens * cols * self.linear.element.bytes())
+    }
+}
+
+/// `graft.BoneMini (x, w, d) => (y, s)`, d of few columns: `y = x·w + repeat(s·d)`.
+fn mini(mini: &Mini, wanted: [bool; 2]) -> Plan {
+    let (Mini { linear, width }, [x, w, d]) = (mini, [0, 1, 2].map(Operand));
+    let Sizes { tokens, n_in, rank, .. } = linear.sizes;
+    let mut plan = Plan::default();
+    let s = plan.result(wanted[1], 1, tokens * rank * linear.element.bytes());
+    plan.launches.push(fold(linear, (x, n_in), (s, rank)));
+    if wanted[0] {
+        let up = mini.reserve(&mut plan, *width);
+        plan.launches.push(plain::forward(&mini.adapter(), [s, d, up], NOTHING));
+        plan.launches.push(plain::forward(linear, [x, w, Result(0)], (up, *width)));
+    }
+    plan
+}
+
+/// `graft.BoneMiniGrad (dy, x, w, d, s) => (dx, dd)`: with dup = fold(dy), `dd = sᵀ·dup`,
+/// `dx = dy·wᵀ + repeat(dup·dᵀ)`.
+fn mini_grad(mini: &Mini, wanted: [bool; 2]) -> Plan {
+    let (Mini { linear, width }, [dy, w, d, s]) = (mini, [0, 2, 3, 4].map(Operand));
+    let Sizes { n_out, rank, .. } = linear.sizes;
+    let mut plan = Plan::default();
+    let dup = mini.reserve(&mut plan, *width);
+    plan.launches.push(fold(linear, (dy, n_out), (dup, *width)));
+    if wanted[1] {
+        let (parts, slabs) = down_grad(&mut plan, &mini.adapter(), [s, dup]);
+        plan.launches.push(slabs.sum(rank * width, parts, Result(1), Null));
+    }
+    if wanted[0] {
+        let ds = mini.reserve(&mut plan, rank);
+        plan.launches.push(plain::input_grad(&mini.adapter(), [dup, d, ds], NOTHING));
+        plan.launches.push(plain::input_grad(linear, [dy, w, Result(0)], (ds, rank)));
     }
     plan
 }

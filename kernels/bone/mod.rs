@@ -13,9 +13,11 @@ use crate::{
 
 pub(crate) const KERNELS: &[Kernel] = &[
     forward("graft.Bone").device(Device::launches(cuda::forward)),
-    forward("graft.BoneMini"),
-    gradient("graft.BoneGrad").device(Device::launches(cuda::gradient)),
-    gradient("graft.BoneMiniGrad"),
+    forward("graft.BoneMini").device(Device::launches(cuda::mini_forward)),
+    gradient("graft.BoneGrad")
+        .device(Device::launches(cuda::gradient).single(Operands::None, Operands::Only(&[1]))),
+    gradient("graft.BoneMiniGrad")
+        .device(Device::launches(cuda::mini_gradient).single(Operands::None, Operands::Only(&[1]))),
 ];
 
 const fn forward(name: &'static str) -> Kernel {

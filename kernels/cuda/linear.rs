@@ -21,7 +21,7 @@ pub struct Sizes {
 pub const LARGEST_RANK: usize = 64;
 
 /// Columns and tokens that a block of `rank_grad.cuh` takes at once.
-const RANK_GRAD: usize = 64;
+pub(crate) const RANK_GRAD: usize = 64;
 
 impl Sizes {
     /// Whether the kernels serve these sizes: every size fits an `int` and a grid, and none is 0.
@@ -39,8 +39,6 @@ pub struct Linear {
     pub sizes: Sizes,
     /// The element type of activations and weights.
     pub element: Element,
-    /// That of the weights' gradients.
-    pub gradient: Element,
     /// How large products are cut.
     pub tile: Tile,
     /// What the adapter reads x with.
@@ -48,9 +46,9 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// One without dropout, whose weights' gradients are floats.
+    /// One without dropout.
     pub fn new(sizes: Sizes, element: Element, tile: Tile) -> Linear {
-        Linear { sizes, element, gradient: Element::F32, tile, dropout: Dropout::NONE }
+        Linear { sizes, element, tile, dropout: Dropout::NONE }
     }
     /// That of the operands x (…, in), w (in, out) and a (in, rank) with these numbers, if the kernels serve it.
     pub(crate) fn of(site: &Site<'_>, [x, w, a]: [usize; 3]) -> Option<Linear> {
@@ -58,23 +56,33 @@ impl Linear {
     }
     /// That of the operands x (…, in) and w (in, out) with these numbers and an adapter of this rank.
     pub(crate) fn with_rank(site: &Site<'_>, [x, w]: [usize; 2], rank: usize) -> Option<Linear> {
-        let element = site.element(x)?;
+        let element = site.element(x).filter(|&e| site.element(w) == Some(e))?;
         let (x, w) = (site.input(x)?, site.input(w)?);
         let sizes = Sizes { tokens: x.rows(), n_in: x.cols(), n_out: w.cols(), rank };
         let tile = main_tile(site.target, [sizes.tokens, sizes.n_out, sizes.n_in], element);
-        sizes.are_served().then(|| Linear { gradient: element, ..Linear::new(sizes, element, tile) })
+        sizes.are_served().then(|| Linear::new(sizes, element, tile))
     }
     /// The rank as the sources are compiled for: powers of two keep the number of modules small.
     pub(crate) fn padded_rank(&self) -> usize {
-        self.sizes.rank.next_power_of_two().max(16)
+        self.sizes.rank.next_power_of_two().clamp(16, LARGEST_RANK)
     }
     /// A source, compiled for it.
     pub(crate) fn module(&self, path: &'static str) -> Module {
-        Module::file(path).element(self.element).tile(self.tile).rank(self.padded_rank())
+        self.rank_module(path).tile(self.tile)
+    }
+    /// A source without large products, compiled for it.
+    pub(crate) fn rank_module(&self, path: &'static str) -> Module {
+        Module::file(path).element(self.element).rank(self.padded_rank())
     }
     /// The tile of its products with as few columns as the rank.
     pub(crate) fn rank_tile(&self) -> Tile {
         rank_tile(self.padded_rank())
+    }
+    /// The product of activations and a matrix with as few columns as the rank.
+    pub(crate) fn projection(&self) -> Product {
+        let Sizes { tokens, n_in, rank, .. } = self.sizes;
+        let sizes = [tokens, rank, n_in];
+        Product { sizes, tile: self.rank_tile(), along_k: [true, false], slabs: 1, element: self.element }
     }
     /// A large product of (rows, cols, depth).
     pub(crate) fn product(&self, sizes: [usize; 3], along_k: [bool; 2]) -> Product {
@@ -98,6 +106,10 @@ pub(crate) struct Product {
 }
 
 impl Product {
+    /// By blocks of another tile.
+    pub(crate) fn with_tile(self, tile: Tile) -> Product {
+        Product { tile, ..self }
+    }
     /// Its launch; elements of the result have so many bytes.
     pub(crate) fn launch(
         &self,
@@ -129,6 +141,26 @@ impl Product {
 pub(crate) fn arguments(buffers: &[Buffer], sizes: &[usize], others: &[Argument]) -> Vec<Argument> {
     let buffers = buffers.iter().map(|&b| Argument::Buffer(b));
     buffers.chain(sizes.iter().map(|&n| Int(n as i32))).chain(others.iter().copied()).collect()
+}
+
+/// A launch over a few elements, on so many blocks and threads of each, that moves so many bytes.
+pub(crate) fn small(
+    kernel: &'static str,
+    module: Module,
+    [blocks, threads]: [usize; 2],
+    arguments: Vec<Argument>,
+    bytes: usize,
+) -> Launch {
+    let bytes = bytes as u64;
+    Launch {
+        kernel,
+        module,
+        grid: [blocks, 1, 1],
+        block: threads,
+        shared: 0,
+        arguments,
+        traffic: Traffic { flops: bytes / 4, ideal: bytes, issued: bytes },
+    }
 }
 
 /// The pass over dy that makes the gradient in rank space and a slab's part of that of the up-projection.

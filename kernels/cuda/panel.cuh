@@ -49,6 +49,14 @@ template <class T, int EXTENT, int DEPTH, Major MAJOR> struct Panel {
     }
   }
 
+  /// Fills the panel with the elements `f(i, k)`, rounded, with all threads of the block.
+  template <int THREADS, class F> __device__ __forceinline__ void fill(const F& f) const {
+    for (int e = threadIdx.x; e < ROWS * COLS; e += THREADS) {
+      const int row = e / COLS, col = e % COLS;
+      data[row * STRIDE + col] = from_float<T>(MAJOR == Major::K ? f(row, col) : f(col, row));
+    }
+  }
+
  private:
   static __device__ __forceinline__ void load_chunk(T* to, const Matrix<const T>& from, int row, int col, bool is_aligned) {
     const int left = row < from.rows ? from.cols - col : 0;

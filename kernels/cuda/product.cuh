@@ -141,4 +141,13 @@ __device__ __forceinline__ void multiply(Accumulators<M, N>& acc, const Left& le
   }
 }
 
+/// Puts a warp's sums, rounded, into a panel whose steps run along memory, from (`row`, `col`) on.
+template <class P, class Sums> __device__ __forceinline__ void put(const P& panel, int row, int col, Sums& sums) {
+  using T = typename P::Element;
+  static_assert(P::ALONG == Major::K, "neighbours in a row are neighbours in memory");
+  sums.pairs([&](int i, int j, float x, float y) {
+    *reinterpret_cast<Pair<T>*>(panel.at(row + i, col + j)) = {from_float<T>(x), from_float<T>(y)};
+  });
+}
+
 }  // namespace graft

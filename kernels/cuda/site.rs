@@ -102,6 +102,13 @@ impl<'a> Site<'a> {
     pub fn element(&self, i: usize) -> Option<Element> {
         self.input(i).and_then(|shape| Element::of(shape.dtype))
     }
+    /// Whether these operands and these results are `float` where they are given: gates, probabilities and lengths are,
+    /// whatever activations and weights are made of.
+    pub fn are_floats(&self, operands: &[usize], results: &[usize]) -> bool {
+        let operands = operands.iter().map(|&i| self.input(i));
+        let mut all = operands.chain(results.iter().map(|&i| self.output(i))).flatten();
+        all.all(|shape| shape.dtype == DType::Float)
+    }
     /// The elements of an integer operand that may also be an attribute in older opsets (`axes`, `split`, …); `None` if
     /// it is neither, or not known beforehand.
     pub fn ints(&self, i: usize, attr: &str) -> Option<Vec<i64>> {

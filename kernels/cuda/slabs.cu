@@ -4,12 +4,14 @@
 
 using namespace graft;
 
-/// out[i] = scale · Σ over slabs of parts[slab][i]; `scale` may be null.
+/// out[i, j] = scale · Σ over slabs of parts[slab][i, first + j], where out has `cols` columns and a slab's part `width`;
+/// `scale` may be null.
 extern "C" __global__ void __launch_bounds__(256)
-sum_slabs(const float* parts, GRAFT_ELEMENT* out, i64 n, int slabs, const float* scale) {
+sum_slabs(const float* parts, float* out, i64 rows, int cols, int width, int first, int slabs, const float* scale) {
   const i64 i = static_cast<i64>(blockIdx.x) * 256 + threadIdx.x;
-  if (i >= n) return;
+  if (i >= rows * cols) return;
+  const float* const part = parts + i / cols * width + first + i % cols;
   float sum = 0.f;
-  for (int slab = 0; slab < slabs; slab++) sum += parts[slab * n + i];
-  out[i] = from_float<GRAFT_ELEMENT>(scale ? sum * *scale : sum);
+  for (int slab = 0; slab < slabs; slab++) sum += part[slab * rows * width];
+  out[i] = scale ? sum * *scale : sum;
 }

@@ -1,8 +1,8 @@
 //! The sources that make up the device's side of the kernels, and the kernels in them.
 use super::{Element, Module, TILES, split};
 use crate::{
-    attention, bone, gather, layer_norm, lora, loss, matmul, movement, optimizer, random, reduce, rotary,
-    softmax,
+    adalora, attention, bat, bone, dora, gather, gemm, hydra, layer_norm, lora, loss, matmul, movement,
+    optimizer, random, reduce, rotary, salora, softmax, tri,
 };
 
 /// A file that is compiled, and the kernels that it defines.
@@ -22,9 +22,14 @@ pub struct Source {
 
 /// The sources, by family.
 const FAMILIES: &[&[Source]] = &[
+    adalora::cuda::SOURCES,
     attention::cuda::SOURCES,
+    bat::cuda::SOURCES,
     bone::cuda::SOURCES,
+    dora::cuda::SOURCES,
     gather::cuda::SOURCES,
+    gemm::cuda::SOURCES,
+    hydra::cuda::SOURCES,
     layer_norm::cuda::SOURCES,
     lora::cuda::SOURCES,
     loss::cuda::SOURCES,
@@ -34,7 +39,9 @@ const FAMILIES: &[&[Source]] = &[
     random::cuda::SOURCES,
     reduce::cuda::SOURCES,
     rotary::cuda::SOURCES,
+    salora::cuda::SOURCES,
     softmax::cuda::SOURCES,
+    tri::cuda::SOURCES,
     split::SOURCES,
 ];
 
@@ -62,6 +69,18 @@ pub(crate) fn linears(module: Module) -> Vec<Module> {
     ]
 }
 
+/// The same for sources of linears without a rank.
+pub(crate) fn linear_modules(module: Module) -> Vec<Module> {
+    let of = |element, tile: usize| module.clone().element(element).tile(TILES[tile]);
+    vec![of(Element::Bf16, 0), of(Element::Bf16, 1), of(Element::F16, 0), of(Element::F32, 0)]
+}
+
+/// The same for sources without large products.
+pub(crate) fn ranks(module: Module) -> Vec<Module> {
+    let of = |element, rank| module.clone().element(element).rank(rank);
+    vec![of(Element::Bf16, 16), of(Element::Bf16, 64), of(Element::F16, 16), of(Element::F32, 64)]
+}
+
 /// What the sources include, with paths below `kernels`.
 pub const HEADERS: &[(&str, &str)] = &[
     ("cuda/device.cuh", include_str!("device.cuh")),
@@ -77,4 +96,5 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("elementwise/elementwise.cuh", include_str!("../elementwise/elementwise.cuh")),
     ("gemm/extended.cuh", include_str!("../gemm/extended.cuh")),
     ("gemm/rank_grad.cuh", include_str!("../gemm/rank_grad.cuh")),
+    ("lora/middle.cuh", include_str!("../lora/middle.cuh")),
 ];

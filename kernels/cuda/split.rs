@@ -2,15 +2,16 @@
 //! fixed order.
 use super::{
     Argument::{self, Int, Long},
-    Buffer, Element, Launch, Module, Source, Traffic,
+    Buffer, Launch, Module, Source, Traffic,
 };
+use std::ops::Range;
 
 pub(super) const SOURCES: &[Source] = &[Source {
     path: PATH,
     text: include_str!("slabs.cu"),
     kernels: &["sum_slabs"],
     products: &[],
-    modules: |module| vec![module.element(Element::F32)],
+    modules: |module| vec![module],
 }];
 
 const PATH: &str = "cuda/slabs.cu";
@@ -32,19 +33,33 @@ impl Slabs {
         Slabs { n: steps.div_ceil(steps_per_slab).max(1), steps_per_slab }
     }
 
-    /// The sum of the slabs at `parts`, of `n` floats each, times the number at `scale`, as elements of `element`.
-    pub(crate) fn sum(self, element: Element, n: usize, parts: Buffer, out: Buffer, scale: Buffer) -> Launch {
-        let bytes = (n * (4 * self.n + element.bytes())) as u64;
+    /// The sum of the slabs at `parts`, of `n` floats each, times the number at `scale`.
+    pub(crate) fn sum(self, n: usize, parts: Buffer, out: Buffer, scale: Buffer) -> Launch {
+        self.sum_columns([1, n], 0..n, [parts, out, scale])
+    }
+
+    /// The same of some columns of the slabs, which have (rows, columns) floats each.
+    pub(crate) fn sum_columns(
+        self,
+        [rows, width]: [usize; 2],
+        columns: Range<usize>,
+        [parts, out, scale]: [Buffer; 3],
+    ) -> Launch {
+        let n = rows * columns.len();
+        let bytes = 4 * (n * (self.n + 1)) as u64;
         Launch {
             kernel: "sum_slabs",
-            module: Module::file(PATH).element(element),
+            module: Module::file(PATH),
             grid: [n.div_ceil(256), 1, 1],
             block: 256,
             shared: 0,
             arguments: vec![
                 Argument::Buffer(parts),
                 Argument::Buffer(out),
-                Long(n as i64),
+                Long(rows as i64),
+                Int(columns.len() as i32),
+                Int(width as i32),
+                Int(columns.start as i32),
                 Int(self.n as i32),
                 Argument::Buffer(scale),
             ],

@@ -5,9 +5,10 @@
 //! `graft.DoraGrad (dy, x, w, a, b, m, scale, h, sum, n) => (dx, da, db, dm)`: those of LoRA for `dsum = dy∘(m/n)`, and
 //! `dm = Σ dy∘sum / n`, the sum over tokens.
 mod cpu;
+pub(crate) mod cuda;
 
 use crate::{
-    Kernel, Operands,
+    Device, Kernel, Operands,
     extended::{bytes, flops, n_rows, supports},
 };
 
@@ -21,14 +22,18 @@ pub(crate) const KERNELS: &[Kernel] = &[
         .flops(|_, operands, _| {
             let change = 2 * (operands[2].iter().product::<usize>() * width(operands[3])) as u64;
             flops(operands, &[1, 2, 3]) + change
-        }),
+        })
+        .device(Device::launches(cuda::forward).single(Operands::Only(&[4, 5]), Operands::Only(&[3]))),
     Kernel::new("graft.DoraGrad", |_, t| supports(t, 10, &[0, 1, 8], &[2, 3, 4]), cpu::dora_grad)
         .strided(Operands::Only(&[2, 3, 4]))
         .scratch(|_, operands, _| scratch(operands, 1, 3, 4))
         .flops(|node, operands, _| {
             let dx: &[usize] = if node.output(0).is_some() { &[2, 3] } else { &[] };
             flops(operands, dx) + flops(operands, &[3, 4, 4])
-        }),
+        })
+        .device(
+            Device::launches(cuda::gradient).single(Operands::Only(&[5, 6, 9]), Operands::Only(&[1, 2, 3])),
+        ),
 ];
 
 fn width(dims: &[usize]) -> usize {

@@ -17,6 +17,11 @@ template <int M_, int N_, int K_, int WARPS_M_, int WARPS_N_, int STAGES_> struc
   static constexpr int M = M_, N = N_, K = K_, WARPS_N = WARPS_N_, STAGES = STAGES_;
   static constexpr int THREADS = 32 * WARPS_M_ * WARPS_N_, WARP_M = M / WARPS_M_, WARP_N = N / WARPS_N_;
   static_assert(WARP_M % 16 == 0 && WARP_N % 16 == 0 && K % 16 == 0 && STAGES >= 2, "whole fragments");
+  using Sums = Accumulators<WARP_M / 16, WARP_N / 8>;
+
+  /// Where the warp's part of the tile begins.
+  static __device__ __forceinline__ int warp_row() { return static_cast<int>(threadIdx.x) / 32 / WARPS_N * WARP_M; }
+  static __device__ __forceinline__ int warp_col() { return static_cast<int>(threadIdx.x) / 32 % WARPS_N * WARP_N; }
 };
 
 /// An operation that masks nothing and stores the plain sum. `T` is the element of a and b, `C` that of c.
@@ -95,13 +100,13 @@ template <class Mask> struct Shifted {
   __device__ __forceinline__ bool operator()(int i, int k) const { return mask(row + i, step + k); }
 };
 
-/// Stores two neighbours of c, at once where they may be.
-template <class Op, class C>
-__device__ __forceinline__ void store_pair(const Op& op, const Matrix<C>& c, int row, int col, float x, float y) {
+/// Stores two neighbours of c, at once where they may be; `finish(row, col, sum)` is what is stored.
+template <class C, class F>
+__device__ __forceinline__ void store_pair(const Matrix<C>& c, int row, int col, float x, float y, const F& finish) {
   if (row >= c.rows || col >= c.cols) return;
   const bool are_two = col + 1 < c.cols;
-  const C first = from_float<C>(op.finish(row, col, x));
-  const C second = are_two ? from_float<C>(op.finish(row, col + 1, y)) : C{};
+  const C first = from_float<C>(finish(row, col, x));
+  const C second = are_two ? from_float<C>(finish(row, col + 1, y)) : C{};
   C* to = c.data + row * c.stride + col;
   if (are_two && reinterpret_cast<u64>(to) % sizeof(Pair<C>) == 0) {
     *reinterpret_cast<Pair<C>*>(to) = {first, second};
@@ -111,10 +116,18 @@ __device__ __forceinline__ void store_pair(const Op& op, const Matrix<C>& c, int
   }
 }
 
-/// One tile of c, and of the sum the steps of a slab, of `steps_per_slab` each.
-template <class T, class Op> __device__ __forceinline__ void product_of_slab(Op op, int slab, int steps_per_slab) {
-  const int warp = threadIdx.x / 32, warp_m = warp / T::WARPS_N * T::WARP_M, warp_n = warp % T::WARPS_N * T::WARP_N;
-  const int m = blockIdx.y * T::M, n = blockIdx.x * T::N;
+/// Stores the block's tile of c, at (`m`, `n`).
+template <class T, class C, class F>
+__device__ __forceinline__ void store_tile(typename T::Sums& sums, const Matrix<C>& c, int m, int n, const F& finish) {
+  m += T::warp_row(), n += T::warp_col();
+  sums.pairs([&](int i, int j, float x, float y) { store_pair(c, m + i, n + j, x, y, finish); });
+}
+
+/// The sums of the tile at (`m`, `n`) over the steps of a slab, of `steps_per_slab` each.
+template <class T, class Op>
+__device__ __forceinline__ void sum_tile(typename T::Sums& acc, const Op& op, int m, int n, int slab = 0,
+                                         int steps_per_slab = ALL_STEPS) {
+  const int warp_m = T::warp_row(), warp_n = T::warp_col();
   int end = 0;
 #pragma unroll
   for (int s = 0; s < Op::SEGMENTS; s++) end += steps_of<T>(op, s);
@@ -122,7 +135,6 @@ template <class T, class Op> __device__ __forceinline__ void product_of_slab(Op 
   if (end - begin > steps_per_slab) end = begin + steps_per_slab;
 
   const Ring<T, Op> ring = {reinterpret_cast<typename Op::Element*>(shared_memory())};
-  Accumulators<T::WARP_M / 16, T::WARP_N / 8> acc;
   acc.clear();
   // Every turn commits one group, be it empty, so that the wait below always counts the same.
   for (int t = begin; t < begin + T::STAGES - 1; t++) {
@@ -146,13 +158,20 @@ template <class T, class Op> __device__ __forceinline__ void product_of_slab(Op 
       acc.each([&](int i, int j, float& sum) { sum = op.between(step.segment, m + warp_m + i, n + warp_n + j, sum); });
     }
   }
+}
+
+/// One tile of c, and of the sum the steps of a slab, of `steps_per_slab` each.
+template <class T, class Op> __device__ __forceinline__ void product_of_slab(const Op& op, int slab, int steps_per_slab) {
+  const int m = blockIdx.y * T::M, n = blockIdx.x * T::N;
+  typename T::Sums sums;
+  sum_tile<T>(sums, op, m, n, slab, steps_per_slab);
   Matrix<typename Op::Result> c = op.c;
   c.data += slab * c.rows * c.stride;
-  acc.pairs([&](int i, int j, float x, float y) { store_pair(op, c, m + warp_m + i, n + warp_n + j, x, y); });
+  store_tile<T>(sums, c, m, n, [&](int row, int col, float sum) { return op.finish(row, col, sum); });
 }
 
 /// One tile of c, where the grid's third axis are the slabs.
-template <class T, class Op> __device__ __forceinline__ void extended_product(Op op, int steps_per_slab) {
+template <class T, class Op> __device__ __forceinline__ void extended_product(const Op& op, int steps_per_slab) {
   product_of_slab<T>(op, blockIdx.z, steps_per_slab);
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `cpu.rs` fills it with the crate `gemm`; own micro-kernels, bf16 and fused epilogues are to go behind the same types.
 mod cpu;
+pub(crate) mod cuda;
 
 use crate::Threads;
 use std::ops::Range;

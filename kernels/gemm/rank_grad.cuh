@@ -1,61 +1,89 @@
-//! Both gradients that need all of dy, in one pass over it: `dh = s·(dy·bᵀ)` and a slab's part of `hᵀ·dy`.
+//! Both gradients that need all of dy, in one pass over it: `dq = s·(dy·bᵀ)` and a slab's part of `qᵀ·dy`, where q is what
+//! the up-projection b was given.
 //!
 //! A block owns a slab of tokens, in tiles of 64, and streams over the columns of dy; each panel of dy in shared memory is
-//! the left operand of the one product and the right operand of the other. dh stays in registers; the parts of hᵀ·dy go
+//! the left operand of the one product and the right operand of the other. dq stays in registers; the parts of qᵀ·dy go
 //! to global memory, where the block's later tiles add to them: each element always by the same thread.
+//!
+//! What is particular to a kernel is an operation as `RankGradOperands`, which has the plain ones of these members:
+//! `load_saved(panel, token)` begins to bring q into shared memory, `finish(sums, token, is_first)` takes dq.
 #pragma once
 #include "cuda/product.cuh"
 
 namespace graft {
 
-/// Operands and results; `db_parts` is the first slab's.
-template <class T> struct RankGradOperands {
-  Matrix<const T> dy, b, h;
-  Matrix<T> dh;
-  Matrix<float> db_parts;
-  float scale;
-};
-
 /// Sizes and shared memory.
 template <class T, int RANK> struct RankGrad {
   static constexpr int TOKENS = 64, COLS = 64, WARPS = 4, THREADS = 32 * WARPS;
-  /// dy as the left operand of dy·bᵀ, and the same memory as the right one of hᵀ·dy.
+  /// dy as the left operand of dy·bᵀ, and the same memory as the right one of qᵀ·dy.
   using DyLeft = Panel<T, TOKENS, COLS, Major::K>;
   using DyRight = Panel<T, COLS, TOKENS, Major::MN>;
   using B = Panel<T, RANK, COLS, Major::K>;
-  using H = Panel<T, RANK, TOKENS, Major::MN>;
+  using Saved = Panel<T, RANK, TOKENS, Major::MN>;
   static_assert(DyLeft::STRIDE == DyRight::STRIDE, "one panel, seen twice");
-  static constexpr int STAGE = DyLeft::ELEMENTS + B::ELEMENTS, BYTES = (H::ELEMENTS + 2 * STAGE) * sizeof(T);
-  /// Each warp has 16 tokens of dh, and 16 columns of hᵀ·dy.
-  using DhSums = Accumulators<1, RANK / 8>;
+  static constexpr int STAGE = DyLeft::ELEMENTS + B::ELEMENTS, BYTES = (Saved::ELEMENTS + 2 * STAGE) * sizeof(T);
+  /// Each warp has 16 tokens of dq, and 16 columns of qᵀ·dy.
+  using DqSums = Accumulators<1, RANK / 8>;
   using DbSums = Accumulators<RANK / 16, 2>;
+
+  /// The first of the warp's tokens, or columns.
+  static __device__ __forceinline__ int warp_row() { return static_cast<int>(threadIdx.x) / 32 * 16; }
 };
 
-/// Adds a warp's sums to the slab's part, or begins it.
+/// Operands and results where q was saved and dq is stored; `db_parts` is the block's slab.
+template <class T, int RANK> struct RankGradOperands {
+  using Element = T;
+  using Shape = RankGrad<T, RANK>;
+
+  Matrix<const T> dy, b, saved;
+  Matrix<T> dq;
+  Matrix<float> db_parts;
+  float scale;
+
+  __device__ __forceinline__ void load_saved(const typename Shape::Saved& panel, int token) const {
+    panel.template load<Shape::THREADS>(saved, 0, token);
+  }
+  __device__ __forceinline__ void finish(typename Shape::DqSums& sums, int token, bool) const { store(sums, token); }
+
+  /// Stores what was computed of the tile at `token`, scaled.
+  __device__ __forceinline__ void store(typename Shape::DqSums& sums, int token) const {
+    sums.each([&](int i, int j, float& sum) {
+      const int row = token + Shape::warp_row() + i;
+      if (row < dq.rows && j < dq.cols) dq.data[row * dq.stride + j] = from_float<T>(sum * scale);
+    });
+  }
+};
+
+/// The part of the block's slab in the workspace of all slabs.
+__device__ __forceinline__ Matrix<float> slab_part(float* parts, int rows, int cols) {
+  return {parts + static_cast<i64>(blockIdx.x) * rows * cols, rows, cols};
+}
+
+/// Adds a warp's sums to the slab's part at (`row`, `col`), or begins it.
 template <class Sums>
-__device__ __forceinline__ void add_part(Sums& sums, const Matrix<float>& part, int col, bool is_first) {
+__device__ __forceinline__ void add_part(Sums& sums, const Matrix<float>& part, int row, int col, bool is_first) {
   sums.each([&](int i, int j, float& sum) {
-    if (i >= part.rows || col + j >= part.cols) return;
-    float* to = part.data + i * part.stride + col + j;
+    if (row + i >= part.rows || col + j >= part.cols) return;
+    float* to = part.data + (row + i) * part.stride + col + j;
     *to = is_first ? sum : *to + sum;
   });
 }
 
 /// The tile of tokens from `token` on.
-template <class T, int RANK>
-__device__ __forceinline__ void rank_grad_tile(const RankGradOperands<T>& op, const Matrix<float>& part, int token, bool is_first) {
-  using G = RankGrad<T, RANK>;
+template <class Op> __device__ __forceinline__ void rank_grad_tile(const Op& op, int token, bool is_first) {
+  using G = typename Op::Shape;
+  using T = typename Op::Element;
   T* const memory = reinterpret_cast<T*>(shared_memory());
-  const typename G::H h = {memory};
-  const auto stage = [&](int i) { return memory + G::H::ELEMENTS + i % 2 * G::STAGE; };
+  const typename G::Saved saved = {memory};
+  const auto stage = [&](int i) { return memory + G::Saved::ELEMENTS + i % 2 * G::STAGE; };
   const auto load = [&](int i) {
     typename G::DyLeft{stage(i)}.template load<G::THREADS>(op.dy, token, i * G::COLS);
     typename G::B{stage(i) + G::DyLeft::ELEMENTS}.template load<G::THREADS>(op.b, 0, i * G::COLS);
   };
-  const int warp = threadIdx.x / 32, steps = ceil_div(op.dy.cols, G::COLS);
-  typename G::DhSums dh;
-  dh.clear();
-  h.template load<G::THREADS>(op.h, 0, token);
+  const int steps = ceil_div(op.dy.cols, G::COLS);
+  typename G::DqSums dq;
+  dq.clear();
+  op.load_saved(saved, token);
   load(0);
   copy_commit();
   for (int i = 0; i < steps; i++) {
@@ -63,28 +91,22 @@ __device__ __forceinline__ void rank_grad_tile(const RankGradOperands<T>& op, co
     sync_block();
     if (i + 1 < steps) load(i + 1);
     copy_commit();
-    multiply(dh, typename G::DyLeft{stage(i)}, 16 * warp, typename G::B{stage(i) + G::DyLeft::ELEMENTS}, 0, KeepAll{});
+    multiply(dq, typename G::DyLeft{stage(i)}, G::warp_row(), typename G::B{stage(i) + G::DyLeft::ELEMENTS}, 0, KeepAll{});
     typename G::DbSums db;
     db.clear();
-    multiply(db, h, 0, typename G::DyRight{stage(i)}, 16 * warp, KeepAll{});
-    add_part(db, part, i * G::COLS + 16 * warp, is_first);
+    multiply(db, saved, 0, typename G::DyRight{stage(i)}, G::warp_row(), KeepAll{});
+    add_part(db, op.db_parts, 0, i * G::COLS + G::warp_row(), is_first);
   }
-  dh.each([&](int i, int j, float& sum) {
-    const int row = token + 16 * warp + i;
-    if (row < op.dh.rows && j < op.dh.cols) op.dh.data[row * op.dh.stride + j] = from_float<T>(sum * op.scale);
-  });
+  op.finish(dq, token, is_first);
 }
 
-template <class T, int RANK>
-__device__ __forceinline__ void rank_grad(const RankGradOperands<T>& op, int tiles_per_slab) {
-  using G = RankGrad<T, RANK>;
-  Matrix<float> part = op.db_parts;
-  part.data += blockIdx.x * part.rows * part.stride;
+/// The slab of tokens of this block.
+template <class Op> __device__ __forceinline__ void rank_grad(const Op& op, int tiles_per_slab) {
   for (int tile = 0; tile < tiles_per_slab; tile++) {
-    const int token = (blockIdx.x * tiles_per_slab + tile) * G::TOKENS;
+    const int token = (blockIdx.x * tiles_per_slab + tile) * Op::Shape::TOKENS;
     if (token >= op.dy.rows) return;
     if (tile > 0) sync_block();  // No thread reads the last tile's panels any more.
-    rank_grad_tile<T, RANK>(op, part, token, tile == 0);
+    rank_grad_tile(op, token, tile == 0);
   }
 }
 

@@ -7,9 +7,10 @@
 //! `dh = Σₕ pₕ·dzₕ`, `dpₕ = dzₕ·h`, `dl = p∘(dp − Σ p∘dp)`: `db = scale·(zᵀ·dy)`, `[da | drouter] = xᵀ·[dh | dl]`,
 //! `dx = dy·wᵀ + [dh | dl]·[a | router]ᵀ`.
 mod cpu;
+pub mod cuda;
 
 use crate::{
-    Kernel, Operands,
+    Device, Kernel, Operands,
     extended::{bytes, flops, n_rows, supports},
 };
 use graft_ir::Type;
@@ -18,7 +19,8 @@ pub(crate) const KERNELS: &[Kernel] = &[
     Kernel::new("graft.Hydra", |_, t| supports(t, 6, &[0], &[1, 2, 4]) && heads(t, 3), cpu::hydra)
         .strided(Operands::Only(&[1, 2, 4]))
         .scratch(|_, operands, _| scratch(operands[0], operands[3], 1))
-        .flops(|_, operands, _| flops(operands, &[1, 2, 3, 4])),
+        .flops(|_, operands, _| flops(operands, &[1, 2, 3, 4]))
+        .device(Device::launches(cuda::forward).single(Operands::Only(&[5]), Operands::Only(&[2]))),
     Kernel::new(
         "graft.HydraGrad",
         |_, t| supports(t, 9, &[0, 1], &[2, 3, 5]) && heads(t, 4),
@@ -29,7 +31,8 @@ pub(crate) const KERNELS: &[Kernel] = &[
     .flops(|node, operands, _| {
         let dx: &[usize] = if node.output(0).is_some() { &[2, 3, 5] } else { &[] };
         flops(operands, dx) + flops(operands, &[3, 4, 4, 5])
-    }),
+    })
+    .device(Device::launches(cuda::gradient).single(Operands::Only(&[6, 8]), Operands::Only(&[1, 2, 3]))),
 ];
 
 fn heads(types: &[Option<Type>], b: usize) -> bool {

@@ -1,8 +1,8 @@
-//! Launch plans of LoRA: which kernels of `lora.cu` a call takes.
+//! Launch plans of LoRA: which kernels of `lora.cu` a call takes; and of what other methods have in common with it.
 use crate::cuda::{
     Argument::{self, Int},
     Buffer::{self, Operand, Result},
-    Linear, Plan, Product, RankGrad, Site, Sizes, Slabs, Source, arguments, linears,
+    Launch, Linear, Plan, Product, RankGrad, Site, Sizes, Slabs, Source, arguments, linears,
 };
 
 pub(crate) const SOURCES: &[Source] = &[Source {
@@ -18,69 +18,106 @@ const NAMES: &[&str] = &["lora_down", "lora_down_grad", "lora_forward", "lora_in
 
 /// The launches of a `graft.Lora` of a graph.
 pub(super) fn forward(site: &Site<'_>) -> Option<Plan> {
-    Some(lora(&Linear::of(site, [0, 1, 2])?, [0, 1].map(|i| site.wants(i))))
+    let linear = Linear::of(site, [0, 1, 2]).filter(|_| site.are_floats(&[4], &[]))?;
+    Some(lora(&linear, [0, 1].map(|i| site.wants(i))))
 }
 
 /// The launches of a `graft.LoraGrad` of a graph.
 pub(super) fn gradient(site: &Site<'_>) -> Option<Plan> {
-    Some(lora_grad(&Linear::of(site, [1, 2, 3])?, [0, 1, 2].map(|i| site.wants(i))))
+    let linear = Linear::of(site, [1, 2, 3]).filter(|_| site.are_floats(&[5], &[1, 2]))?;
+    Some(lora_grad(&linear, [0, 1, 2].map(|i| site.wants(i))))
 }
 
 /// `graft.Lora (x, w, a, b, scale) => (y, h)`, where the adapter reads x with dropout. x, w, a, b, y and h are of the
 /// linear's element, scale is a float; results are computed where they are `wanted`.
 pub fn lora(linear: &Linear, wanted: [bool; 2]) -> Plan {
-    let Linear { sizes: Sizes { tokens, n_in, n_out, rank }, element, dropout, .. } = *linear;
+    let Sizes { tokens, rank, .. } = linear.sizes;
     let [x, w, a, b, scale] = [0, 1, 2, 3, 4].map(Operand);
     let mut plan = Plan::default();
-    let h = plan.result(wanted[1], 1, tokens * rank * element.bytes());
-    let down = Product {
-        sizes: [tokens, rank, n_in],
-        tile: linear.rank_tile(),
-        along_k: [true, false],
-        slabs: 1,
-        element,
-    };
-    let operands = arguments(&[x, a, h], &[tokens, n_in, rank], &dropout.arguments());
-    plan.launches.push(down.launch("lora_down", linear.module(PATH), operands, element.bytes()));
+    let h = plan.result(wanted[1], 1, tokens * rank * linear.element.bytes());
+    plan.launches.push(down(linear, [x, a, h]));
     if wanted[0] {
-        let product = linear.product([tokens, n_out, n_in + rank], [true, false]);
-        let scale = [Argument::Buffer(scale)];
-        let operands = arguments(&[x, w, h, b, Result(0)], &[tokens, n_in, n_out, rank], &scale);
-        plan.launches.push(product.launch("lora_forward", linear.module(PATH), operands, element.bytes()));
+        plan.launches.push(up(linear, [x, w, h, b, Result(0)], scale));
     }
     plan
 }
 
-/// `graft.LoraGrad (dy, x, w, a, b, scale, h) => (dx, da, db)`; da and db are of the linear's `gradient`.
+/// `graft.LoraGrad (dy, x, w, a, b, scale, h) => (dx, da, db)`; da and db are of floats.
 pub fn lora_grad(linear: &Linear, wanted: [bool; 3]) -> Plan {
-    let Linear { sizes: Sizes { tokens, n_in, n_out, rank }, element, gradient, dropout, .. } = *linear;
-    let [dy, x, w, a, b, scale, h] = [0, 1, 2, 3, 4, 5, 6].map(Operand);
-    let [dx, da, db] = [0, 1, 2].map(Result);
     let mut plan = Plan::default();
+    let results = [0, 1, 2].map(|i| wanted[i].then_some(Result(i)));
+    grads(&mut plan, linear, [0, 1, 2, 3, 4, 5, 6].map(Operand), results);
+    plan
+}
+
+/// The launches of [`lora_grad`], with operands and those results that are wanted wherever they lie.
+pub(crate) fn grads(
+    plan: &mut Plan,
+    linear: &Linear,
+    [dy, x, w, a, b, scale, h]: [Buffer; 7],
+    [dx, da, db]: [Option<Buffer>; 3],
+) {
+    let Linear { sizes: Sizes { tokens, n_out, rank, .. }, element, .. } = *linear;
     let dh = plan.reserve(tokens * rank * element.bytes());
 
     let slabs = Slabs::of_tokens(tokens);
     let db_parts = plan.reserve(4 * slabs.n * rank * n_out);
     let operands = arguments(&[dy, b, h, dh, db_parts], &[tokens, n_out, rank], &[Argument::Buffer(scale)]);
     plan.launches.push(RankGrad { linear, slabs }.launch("lora_rank_grad", linear.module(PATH), operands));
-    if wanted[2] {
-        plan.launches.push(slabs.sum(gradient, rank * n_out, db_parts, db, scale));
+    plan.launches.extend(db.map(|db| slabs.sum(rank * n_out, db_parts, db, scale)));
+    outer_grads(plan, linear, [dy, x, w, a, dh], [dx, da]);
+}
+
+/// `h = D(x)·a`.
+pub(crate) fn down(linear: &Linear, [x, a, h]: [Buffer; 3]) -> Launch {
+    let Sizes { tokens, n_in, rank, .. } = linear.sizes;
+    let operands = arguments(&[x, a, h], &[tokens, n_in, rank], &linear.dropout.arguments());
+    linear.projection().launch("lora_down", linear.module(PATH), operands, linear.element.bytes())
+}
+
+/// `y = x·w + scale·(q·b)`.
+pub(crate) fn up(linear: &Linear, [x, w, q, b, y]: [Buffer; 5], scale: Buffer) -> Launch {
+    let Sizes { tokens, n_in, n_out, rank } = linear.sizes;
+    let product = linear.product([tokens, n_out, n_in + rank], [true, false]);
+    let scale = [Argument::Buffer(scale)];
+    let operands = arguments(&[x, w, q, b, y], &[tokens, n_in, n_out, rank], &scale);
+    product.launch("lora_forward", linear.module(PATH), operands, linear.element.bytes())
+}
+
+/// `dx = dy·wᵀ + D(dh·aᵀ)` and `da = D(x)ᵀ·dh`, each where it is wanted.
+pub(crate) fn outer_grads(
+    plan: &mut Plan,
+    linear: &Linear,
+    [dy, x, w, a, dh]: [Buffer; 5],
+    [dx, da]: [Option<Buffer>; 2],
+) {
+    plan.launches.extend(dx.map(|dx| input_grad(linear, [dy, w, dh, a, dx])));
+    if let Some(da) = da {
+        let (parts, slabs) = down_grad(plan, linear, [x, dh]);
+        let n = linear.sizes.n_in * linear.sizes.rank;
+        plan.launches.push(slabs.sum(n, parts, da, Buffer::Null));
     }
-    if wanted[0] {
-        let product = linear.product([tokens, n_in, n_out + rank], [true, true]);
-        let operands = arguments(&[dy, w, dh, a, dx], &[tokens, n_in, n_out, rank], &dropout.arguments());
-        plan.launches.push(product.launch("lora_input_grad", linear.module(PATH), operands, element.bytes()));
-    }
-    if wanted[1] {
-        let tile = linear.rank_tile();
-        let slabs = Slabs::cut(tokens.div_ceil(tile.k));
-        let da_parts = plan.reserve(4 * slabs.n * n_in * rank);
-        let sizes = [n_in, rank, tokens];
-        let product = Product { sizes, tile, along_k: [false, false], slabs: slabs.n, element };
-        let mut operands = arguments(&[x, dh, da_parts], &[tokens, n_in, rank], &dropout.arguments());
-        operands.push(Int(slabs.steps_per_slab as i32));
-        plan.launches.push(product.launch("lora_down_grad", linear.module(PATH), operands, 4));
-        plan.launches.push(slabs.sum(gradient, n_in * rank, da_parts, da, Buffer::Null));
-    }
-    plan
+}
+
+/// `dx = dy·wᵀ + D(dh·aᵀ)`.
+pub(crate) fn input_grad(linear: &Linear, [dy, w, dh, a, dx]: [Buffer; 5]) -> Launch {
+    let Sizes { tokens, n_in, n_out, rank } = linear.sizes;
+    let product = linear.product([tokens, n_in, n_out + rank], [true, true]);
+    let dropout = linear.dropout.arguments();
+    let operands = arguments(&[dy, w, dh, a, dx], &[tokens, n_in, n_out, rank], &dropout);
+    product.launch("lora_input_grad", linear.module(PATH), operands, linear.element.bytes())
+}
+
+/// The parts of `D(x)ᵀ·dh`, and how many there are.
+pub(crate) fn down_grad(plan: &mut Plan, linear: &Linear, [x, dh]: [Buffer; 2]) -> (Buffer, Slabs) {
+    let Linear { sizes: Sizes { tokens, n_in, rank, .. }, element, dropout, .. } = *linear;
+    let tile = linear.rank_tile();
+    let slabs = Slabs::cut(tokens.div_ceil(tile.k));
+    let parts = plan.reserve(4 * slabs.n * n_in * rank);
+    let sizes = [n_in, rank, tokens];
+    let product = Product { sizes, tile, along_k: [false, false], slabs: slabs.n, element };
+    let mut operands = arguments(&[x, dh, parts], &[tokens, n_in, rank], &dropout.arguments());
+    operands.push(Int(slabs.steps_per_slab as i32));
+    plan.launches.push(product.launch("lora_down_grad", linear.module(PATH), operands, 4));
+    (parts, slabs)
 }

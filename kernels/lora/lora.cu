@@ -80,8 +80,9 @@ lora_input_grad(const Element* dy, const Element* w, const Element* dh, const El
 extern "C" __global__ void __launch_bounds__(RankGrad<Element, PADDED_RANK>::THREADS, 2)
 lora_rank_grad(const Element* dy, const Element* b, const Element* h, Element* dh, float* db_parts, int tokens, int n_out,
                int rank, const float* scale, int tiles_per_slab) {
-  rank_grad<Element, PADDED_RANK>({{dy, tokens, n_out}, {b, rank, n_out}, {h, tokens, rank}, {dh, tokens, rank}, {db_parts, rank, n_out},
-                           *scale}, tiles_per_slab);
+  using Op = RankGradOperands<Element, PADDED_RANK>;
+  rank_grad(Op{{dy, tokens, n_out}, {b, rank, n_out}, {h, tokens, rank}, {dh, tokens, rank}, slab_part(db_parts, rank, n_out), *scale},
+            tiles_per_slab);
 }
 
 extern "C" __global__ void __launch_bounds__(RankTile::THREADS)

@@ -5,6 +5,9 @@
 //! `da = xᵀ·dh`, `db = scale·(hᵀ·dy)`, `dx = dy·wᵀ + dh·aᵀ`.
 mod cpu;
 pub mod cuda;
+mod middle;
+
+pub(crate) use middle::Middle;
 
 use crate::{
     Device, Kernel, Operands,
@@ -24,7 +27,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
             let dx: &[usize] = if node.output(0).is_some() { &[2, 3] } else { &[] };
             flops(operands, dx) + flops(operands, &[3, 4, 4])
         })
-        .device(Device::launches(cuda::gradient).single(Operands::Only(&[5]), Operands::None)),
+        .device(Device::launches(cuda::gradient).single(Operands::Only(&[5]), Operands::Only(&[1, 2]))),
 ];
 
 /// Bytes of a tokens × rank matrix; operand `a` has the rank as its columns.

@@ -6,9 +6,10 @@
 //! `da = xᵀ·(dq∘g)`, `db = scale·((h∘g)ᵀ·dy)`, `dx = dy·wᵀ + (dq∘g)·aᵀ`, and where 0 < g < 1
 //! `dgate = 1.2·t·(1 − t)·Σ dq∘h`, the sum over tokens.
 mod cpu;
+pub(crate) mod cuda;
 
 use crate::{
-    Kernel, Operands,
+    Device, Kernel, Operands,
     extended::{bytes, flops, n_rows, supports},
 };
 
@@ -16,14 +17,19 @@ pub(crate) const KERNELS: &[Kernel] = &[
     Kernel::new("graft.Salora", |_, t| supports(t, 7, &[0], &[1, 2, 3]), cpu::salora)
         .strided(Operands::Only(&[1, 2, 3]))
         .scratch(|_, operands, _| scratch(operands, 2))
-        .flops(|_, operands, _| flops(operands, &[1, 2, 3])),
+        .flops(|_, operands, _| flops(operands, &[1, 2, 3]))
+        .device(Device::launches(cuda::forward).single(Operands::Only(&[4, 5, 6]), Operands::Only(&[2, 3]))),
     Kernel::new("graft.SaloraGrad", |_, t| supports(t, 11, &[0, 1], &[2, 3, 4]), cpu::salora_grad)
         .strided(Operands::Only(&[2, 3, 4]))
         .scratch(|_, operands, _| scratch(operands, 3))
         .flops(|node, operands, _| {
             let dx: &[usize] = if node.output(0).is_some() { &[2, 3] } else { &[] };
             flops(operands, dx) + flops(operands, &[3, 4, 4])
-        }),
+        })
+        .device(
+            Device::launches(cuda::gradient)
+                .single(Operands::Only(&[5, 6, 7, 9, 10]), Operands::Only(&[1, 2, 3])),
+        ),
 ];
 
 /// Bytes of two tokens × rank matrices and two gates of each rank; operand `a` has the rank as its columns.

@@ -1,19 +1,220 @@
-//! What plans say of their costs, against the study's figures.
+//! What plans say of their costs: `kernels/ROOFLINE.md`, which `BLESS=1` writes, and the study's figures.
+use graft_ir::{DType, Node};
 use graft_kernels::{
-    cuda::{Element, Linear, Sizes, TILES},
-    lora::cuda::{lora, lora_grad},
+    cuda::{Plan, Shape, Site, Target, Traffic},
+    row_major,
 };
+use std::{fmt::Write, fs, path::Path};
+
+/// Tokens, inputs and outputs.
+const SIZES: [usize; 3] = [8192, 4096, 4096];
+const HEADS: usize = 4;
+
+/// A tensor: its sizes, and whether it stays `float`.
+type Tensor = (Vec<usize>, bool);
+
+/// Megabytes of a kernel for each op and of those that are fused, which the study behind the kernels expects.
+type Study = Option<(u32, u32)>;
+
+/// An adapted linear: what its function takes after x and w, which of these are trained, what it saves, and what the study
+/// says of both passes.
+struct Method {
+    function: &'static str,
+    rank: usize,
+    operands: Vec<Tensor>,
+    trained: &'static [usize],
+    saved: Vec<Tensor>,
+    study: [Study; 2],
+}
+
+fn wide(dims: &[usize]) -> Tensor {
+    (dims.to_vec(), false)
+}
+
+fn float(dims: &[usize]) -> Tensor {
+    (dims.to_vec(), true)
+}
+
+/// What is saved of a projection to so many columns.
+fn h(cols: usize) -> Tensor {
+    wide(&[SIZES[0], cols])
+}
+
+/// LoRA and what has its projections.
+fn projected() -> Vec<Method> {
+    let [tokens, n_in, n_out] = SIZES;
+    let of = |function, others: &[Tensor], trained, saved| {
+        let pair = [wide(&[n_in, 16]), wide(&[16, n_out])];
+        let operands = [&pair, others, &[float(&[])]].concat();
+        Method { function, rank: 16, operands, trained, saved, study: [None; 2] }
+    };
+    let (gates, square) = (float(&[16]), wide(&[16, 16]));
+    let lora = of("graft.Lora", &[], &[0, 1], vec![h(16)]);
+    let saved = vec![h(16), wide(&[tokens, n_out]), float(&[n_out])];
+    vec![
+        Method { study: [Some((638, 236)), Some((941, 304))], ..lora },
+        of("graft.Dora", &[float(&[n_out])], &[0, 1, 2], saved),
+        of("graft.AdaLora", &[float(&[1, 16])], &[0, 1, 2], vec![h(16)]),
+        of("graft.Tri", &[square.clone(), square], &[0, 1, 2, 3], vec![h(16), h(16)]),
+        of("graft.Salora", &[gates.clone(), gates.clone()], &[0, 1, 2], vec![h(16), gates.clone(), gates]),
+        Method {
+            function: "graft.Hydra",
+            rank: 8,
+            operands: vec![wide(&[n_in, 8]), wide(&[HEADS, 8, n_out]), wide(&[n_in, HEADS]), float(&[])],
+            trained: &[0, 1, 2],
+            saved: vec![h(8), float(&[tokens, HEADS])],
+            study: [Some((1914, 236)), Some((1913, 304))],
+        },
+    ]
+}
+
+/// Bone and Bat, which have one weight.
+fn folded() -> Vec<Method> {
+    let [tokens, n_in, n_out] = SIZES;
+    let of = |function, rank, d: &[usize], saved, study| Method {
+        function,
+        rank,
+        operands: vec![wide(d)],
+        trained: &[0],
+        saved,
+        study,
+    };
+    let (bone, col) = ([Some((506, 238)), Some((574, 239))], [Some((437, 235)), Some((470, 336))]);
+    let u = wide(&[n_out / 16, tokens, 16]);
+    vec![
+        of("graft.Bone", 64, &[64, n_out], vec![h(64)], bone),
+        of("graft.BoneMini", 64, &[64, 64], vec![h(64)], [None; 2]),
+        of("graft.BatCol", 16, &[n_out / 16, 16, 16], vec![], col),
+        of("graft.BatRow", 16, &[n_in / 16, 16, 16], vec![], [None; 2]),
+        of("graft.BatLeft", 16, &[n_out / 16, 16, 16], vec![u], [None; 2]),
+    ]
+}
+
+/// The adapted linears of the table.
+fn methods() -> impl Iterator<Item = Method> {
+    projected().into_iter().chain(folded())
+}
+
+/// The launches of a function in bf16.
+fn plan(function: &str, operands: &[Tensor], results: &[Tensor]) -> Plan {
+    let strides: Vec<_> = operands.iter().chain(results).map(|(dims, _)| row_major(dims)).collect();
+    let shapes = operands.iter().chain(results).zip(&strides).map(|((dims, is_float), strides)| {
+        let dtype = if *is_float { DType::Float } else { DType::Bfloat16 };
+        Some(Shape { dtype, dims, strides, known: None })
+    });
+    let mut inputs: Vec<_> = shapes.collect();
+    let outputs = inputs.split_off(operands.len());
+    let node = Node::new(function, &[], &[]);
+    let kernel = graft_kernels::all().find(|k| k.name == function).expect("the function has a kernel");
+    let site = Site { node: &node, opset: 1, inputs, outputs, target: Target::default() };
+    kernel.device.plan(&site).unwrap_or_else(|| panic!("{function} is not served"))
+}
+
+impl Method {
+    /// The launches forward and backward.
+    fn plans(&self) -> [Plan; 2] {
+        let [tokens, n_in, n_out] = SIZES;
+        let [x, w, y] = [[tokens, n_in], [n_in, n_out], [tokens, n_out]].map(|dims| (dims.to_vec(), false));
+        let operands = [&[x.clone(), w][..], &self.operands].concat();
+        let results = [&[y.clone()][..], &self.saved].concat();
+        let gradients = self.trained.iter().map(|&i| (self.operands[i].0.clone(), true));
+        let backward = [&[y][..], &operands, &self.saved].concat();
+        let gradients: Vec<_> = [x].into_iter().chain(gradients).collect();
+        let name = format!("{}Grad", self.function);
+        [plan(self.function, &operands, &results), plan(&name, &backward, &gradients)]
+    }
+}
+
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+/// Of both passes of a method.
+fn both(function: &str) -> Traffic {
+    let method = methods().find(|m| m.function == function).expect("a method of the table");
+    let [forward, backward] = method.plans().map(|plan| plan.traffic());
+    forward + backward
+}
+
+/// What a linear moves, forward or backward, in elements: each operand and result once.
+fn dense() -> usize {
+    let [tokens, n_in, n_out] = SIZES;
+    tokens * n_in + n_in * n_out + tokens * n_out
+}
+
+/// Bytes of a LoRA forward of a kernel for each op: base, x·a, h·b, the product with the scale, and the sum.
+fn unfused_lora(rank: usize) -> usize {
+    let [tokens, n_in, n_out] = SIZES;
+    let (down, up) =
+        (tokens * n_in + n_in * rank + tokens * rank, tokens * rank + rank * n_out + tokens * n_out);
+    2 * (dense() + down + up + 5 * tokens * n_out)
+}
+
+/// Bytes of a Hydra of a kernel for each op: forward x·a and x·router, and for each head h·b, the product with its
+/// probabilities and the sum; backward for each head dy∘p and both products with it, the products of the projection's and
+/// the router's gradients with their sums, and those of a and router.
+fn unfused_hydra(rank: usize) -> usize {
+    let [tokens, n_in, n_out] = SIZES;
+    let (x, y) = (tokens * n_in, tokens * n_out);
+    let down = x + (n_in + tokens) * (rank + HEADS) + x;
+    let forward = dense() + down + HEADS * (tokens * rank + rank * n_out + y + 2 * y + 3 * y);
+    let backward = dense() + HEADS * (2 * y + y + y) + 2 * (x + 3 * x) + 2 * x;
+    2 * (forward + backward)
+}
 
 /// 8192 tokens, 4096 × 4096, rank 16, in bf16: forward 236 MB and backward 304 MB are what a reading and a writing of
 /// everything once takes; the partial sums of the weights' gradients come on top.
 #[test]
 fn lora_moves_what_it_must() {
-    let sizes = Sizes { tokens: 8192, n_in: 4096, n_out: 4096, rank: 16 };
-    let linear = Linear::new(sizes, Element::Bf16, TILES[1]);
-    let (forward, backward) = (lora(&linear, [true; 2]).traffic(), lora_grad(&linear, [true; 3]).traffic());
-    let both = (forward + backward).ideal as f64 / 1e6;
-    assert!((both - 540.0).abs() < 54.0, "{both} MB");
-    let dense = 2.0 * 2.0 * 8192.0 * 4096.0 * 4096.0;
-    let overhead = (forward + backward).flops as f64 / dense;
+    let cost = both("graft.Lora");
+    assert!((megabytes(cost.ideal) - 540.0).abs() < 54.0, "{} MB", megabytes(cost.ideal));
+    let overhead = cost.flops as f64 / (2.0 * 2.0 * SIZES.iter().product::<usize>() as f64);
     assert!((1.0..1.02).contains(&overhead), "{overhead} of the dense products' operations");
+    assert_eq!(unfused_lora(16) / 1_000_000, 638);
+}
+
+/// Four heads of rank 8 move hardly more, for nothing of the size tokens × heads × out is made.
+#[test]
+fn hydra_moves_what_lora_does() {
+    let cost = both("graft.Hydra");
+    assert!((megabytes(cost.ideal) - 540.0).abs() < 54.0, "{} MB", megabytes(cost.ideal));
+    let unfused = unfused_hydra(8) as f64 / 1e6;
+    assert!((unfused - 3827.0).abs() < 38.0, "{unfused} MB unfused");
+}
+
+/// What parts the table's head from its lines.
+const RULE: &str = "|---|---|---|---|---|---|---|---|---|\n";
+
+/// The table's lines.
+fn table() -> String {
+    let mut lines = String::new();
+    for method in methods() {
+        let passes = ["forward", "backward"].into_iter().zip(method.plans()).zip(method.study);
+        for ((pass, plan), study) in passes {
+            let Traffic { flops, ideal, issued } = plan.traffic();
+            let (function, rank, launches) = (method.function, method.rank, plan.launches.len());
+            let (gflop, ideal, issued) = (flops as f64 / 1e9, megabytes(ideal), megabytes(issued));
+            let study = study.map_or("– | –".into(), |(unfused, fused)| format!("{unfused} | {fused}"));
+            let costs = format!("{launches} | {gflop:.1} | {ideal:.0} | {issued:.0} | {study}");
+            writeln!(lines, "| {function} | {rank} | {pass} | {costs} |")
+                .expect("a string can be written to");
+        }
+    }
+    lines
+}
+
+#[test]
+fn the_table_of_costs_is_what_the_plans_say() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels/ROOFLINE.md");
+    let text = fs::read_to_string(&path).expect("the table is there");
+    let (head, rest) = text.split_once(RULE).expect("it has a head");
+    let tail = rest.split_once("\n\n").map_or("", |(_, tail)| tail);
+    let expected = format!("{head}{RULE}{}\n{tail}", table());
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(&path, &expected).expect("the table is written");
+    }
+    assert!(
+        text == expected || std::env::var_os("BLESS").is_some(),
+        "not as the plans say (BLESS=1 writes it)"
+    );
 }

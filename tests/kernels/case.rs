@@ -1,5 +1,7 @@
 //! One application of an op: operands, attributes, and how close to the reference a kernel has to come.
-use graft_ir::{Array, Attr, Data, Graph, Node, Precision, Result, Type, eval, library, parse_functions};
+use graft_ir::{
+    Array, Attr, DType, Data, Graph, Node, Precision, Result, Type, eval, library, parse_functions,
+};
 use graft_passes::inject::METHODS;
 
 /// The largest error that an element of a result may have.
@@ -30,13 +32,15 @@ pub(crate) struct Case {
     /// How many results the op has.
     pub(crate) results: usize,
     pub(crate) bound: Bound,
+    /// What numbers are rounded to on the way to a result, where that is not the result's own type.
+    pub(crate) element: Option<DType>,
 }
 
 impl Case {
     /// An application without attributes, at opset 18, with one result.
     pub(crate) fn new(bound: Bound, operands: impl IntoIterator<Item = Array>) -> Case {
         let operands = operands.into_iter().map(Some).collect();
-        Case { opset: 18, attrs: Vec::new(), operands, results: 1, bound }
+        Case { opset: 18, attrs: Vec::new(), operands, results: 1, bound, element: None }
     }
     pub(crate) fn attr(mut self, name: &'static str, attr: Attr) -> Case {
         self.attrs.push((name, attr));

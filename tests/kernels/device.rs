@@ -12,7 +12,7 @@ use crate::{
 use graft_emulate::{Emulator, Job, ORDERS, Sanitizer, Toolchain};
 use graft_ir::{Array, DType, Error, Node};
 use graft_kernels::{
-    Kernel, Work,
+    Kernel, Operands, Work,
     cuda::{Plan, Shape, Site, Target},
     row_major,
 };
@@ -71,7 +71,11 @@ impl Machines {
         dtypes: &[DType],
         schedule: Option<Schedule>,
     ) -> Result<Vec<Vec<u8>>, String> {
-        let first = self.emulator.run(job, 0, 1)?.results;
+        let outcome = self.emulator.run(job, 0, 1)?;
+        let (first, conflicts) = (outcome.results, outcome.statistics.bank_conflicts);
+        if conflicts > 0 {
+            return Err(format!("{conflicts} rows in the banks of others"));
+        }
         for order in 1..ORDERS {
             if self.emulator.run(job, order, 7)?.results != first {
                 return Err(format!("other bits in order {order}"));
@@ -128,27 +132,54 @@ fn lay_as(element: DType, array: &mut Array, strided: bool, draw: &mut Draw) -> 
     laid
 }
 
-/// Runs a case, its floats narrowed to `element`, if the device serves it.
+/// What a case is run with.
+#[derive(Clone, Copy)]
+pub(crate) struct How {
+    /// What floats are narrowed to, but for those that are always of single precision.
+    pub(crate) element: DType,
+    /// What launches are planned for.
+    pub(crate) target: Target,
+    /// The order of warps in which it is interpreted, too.
+    pub(crate) schedule: Option<Schedule>,
+}
+
+impl How {
+    /// With floats narrowed to `element`, and not interpreted.
+    pub(crate) fn narrowed(element: DType) -> How {
+        How { element, target: Target::default(), schedule: None }
+    }
+    /// The element of operand or result `i`, of which these are of single precision.
+    fn element(&self, single: Operands, i: usize) -> DType {
+        if single.contains(i) { DType::Float } else { self.element }
+    }
+}
+
+/// Runs a case, its floats narrowed, if the device serves it.
 pub(crate) fn check(
     kernel: &Kernel,
-    (mut case, element): (Case, DType),
+    (mut case, how): (Case, How),
     draw: &mut Draw,
     machines: &mut Machines,
-    schedule: Option<Schedule>,
 ) -> Result<Outcome, String> {
     let mut operands = Vec::new();
     for (i, operand) in case.operands.iter_mut().enumerate() {
         let is_strided = kernel.device.strided.contains(i);
-        let laid = operand.as_mut().map(|array| lay_as(element, array, is_strided, draw));
+        let laid = operand
+            .as_mut()
+            .map(|array| lay_as(how.element(kernel.device.single.0, i), array, is_strided, draw));
         operands.push(laid.transpose().map_err(|e| e.to_string())?);
     }
     let mut reference = case.reference(kernel.name).map_err(|e| format!("{e}; {case:?}"))?;
-    reference.iter_mut().filter(|r| r.dtype == DType::Float).for_each(|r| r.dtype = element);
+    for (i, result) in reference.iter_mut().enumerate().filter(|(_, r)| r.dtype == DType::Float) {
+        result.dtype = how.element(kernel.device.single.1, i);
+    }
     let wanted = wanted(kernel, &case, draw)?;
     let (graph, node) = case.node(kernel.name, &wanted).map_err(|e| e.to_string())?;
     let opset = graph.opset(node.domain_and_name().0).unwrap_or(1);
     let results: Vec<_> = reference.iter().zip(&wanted).map(|(r, w)| w.then_some(r)).collect();
-    let Some(plan) = plan(kernel, (&node, opset), &operands, &results) else { return Ok(Outcome::NotServed) };
+    let Some(plan) = plan(kernel, (&node, opset, how.target), &operands, &results) else {
+        return Ok(Outcome::NotServed);
+    };
     let in_place = in_place(kernel.device.in_place, &operands, &results, draw);
     let sizes = operands.iter().flatten().map(|o| (o.dtype, &o.dims, &o.strides)).collect::<Vec<_>>();
     let described = format!(
@@ -164,7 +195,7 @@ pub(crate) fn check(
         in_place,
     };
     let dtypes: Vec<DType> = reference.iter().map(|r| r.dtype).collect();
-    let first = machines.run(&job, &dtypes, schedule).map_err(|e| format!("{e}; {described}"))?;
+    let first = machines.run(&job, &dtypes, how.schedule).map_err(|e| format!("{e}; {described}"))?;
     let found: Vec<_> = first.into_iter().zip(&wanted).map(|(bytes, w)| w.then_some(bytes)).collect();
     judge(kernel.name, &case, &results, &found).map_err(|what| format!("{what}; {described}"))?;
     Ok(Outcome::Right)
@@ -173,7 +204,7 @@ pub(crate) fn check(
 /// What the device would launch.
 fn plan(
     kernel: &Kernel,
-    (node, opset): (&Node, i64),
+    (node, opset, target): (&Node, i64, Target),
     operands: &[Option<Laid>],
     results: &[Option<&Array>],
 ) -> Option<Plan> {
@@ -182,7 +213,7 @@ fn plan(
         result.map(|r| Shape { dtype: r.dtype, dims: &r.dims, strides, known: None })
     });
     let inputs = operands.iter().map(|o| o.as_ref().map(shape)).collect();
-    let site = Site { node, opset, inputs, outputs: outputs.collect(), target: Target::default() };
+    let site = Site { node, opset, inputs, outputs: outputs.collect(), target };
     kernel.device.plan(&site)
 }
 
@@ -212,7 +243,8 @@ fn check_all(element: DType, cases: impl Fn(&Kernel) -> u64, chosen: impl Fn(&Ke
             }
             drawn += 1;
             let schedule = (served < interpreted(kernel)).then(|| Schedule::ALL[served % 3]);
-            match check(kernel, (case, element), &mut draw, &mut machines, schedule) {
+            match check(kernel, (case, How { schedule, ..How::narrowed(element) }), &mut draw, &mut machines)
+            {
                 Ok(Outcome::Right) => served += 1,
                 Ok(Outcome::NotServed) => {}
                 Err(e) => {

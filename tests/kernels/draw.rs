@@ -6,6 +6,8 @@ pub(crate) struct Draw {
     seed: u64,
     drawn: u64,
     largest: usize,
+    /// Of adapted linears the number of tokens, or with blocks that of the inputs: more than a slab of a sum takes at once.
+    pub(crate) long: Option<usize>,
 }
 
 /// Values that floating-point kernels must not stumble over.
@@ -14,7 +16,12 @@ const SPECIAL: [f64; 8] = [0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN
 impl Draw {
     /// Choices for sizes up to `largest`.
     pub(crate) fn new(seed: u64, largest: usize) -> Draw {
-        Draw { seed, drawn: 0, largest }
+        Draw { seed, drawn: 0, largest, long: None }
+    }
+    /// Where adapted linears have so many tokens, or with blocks so many inputs.
+    pub(crate) fn with_long(mut self, n: usize) -> Draw {
+        self.long = Some(n);
+        self
     }
     fn bits(&mut self) -> u32 {
         self.drawn += 1;

@@ -1,7 +1,7 @@
 //! Tests of the tests: faults planted in the device's kernels, each of which the random cases have to find.
 use crate::{
     DEVICE_CASES, LARGEST,
-    device::{Machines, check, skip},
+    device::{How, Machines, check, skip},
     draw::Draw,
     row,
 };
@@ -122,7 +122,7 @@ fn found(fault: &Fault, toolchain: Toolchain) -> Option<String> {
     (0..DEVICE_CASES).find_map(|seed| {
         let mut draw = Draw::new(seed, LARGEST);
         let case = generate(&mut draw);
-        check(kernel, (case, DType::Float), &mut draw, &mut machines, None).err()
+        check(kernel, (case, How::narrowed(DType::Float)), &mut draw, &mut machines).err()
     })
 }
 

@@ -1,6 +1,7 @@
 //! Every kernel against the meaning of its op: random sizes, values, attributes and opsets; operands strided where the
 //! table allows it, results in place of operands where it allows that, results unwanted; on 1, 2 and 4 threads, whose
 //! results must have the same bits. The reference is the op's `eval`, or the function's body, in `f64`.
+mod adapters;
 mod case;
 mod device;
 mod draw;

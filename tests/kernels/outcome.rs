@@ -170,19 +170,19 @@ pub(crate) fn judge(
         let found = tensor.and_then(|t| Array::from_tensor(&t)).map_err(|e| e.to_string())?;
         let terms = terms.get(o).map_or(&[][..], |t| t.floats().unwrap_or_default());
         let made = made.get(o).map_or(0.0, |&m| m);
-        compare(case.bound, expected, &found, terms, made).map_err(|what| format!("result {o}: {what}"))?;
+        compare(case, expected, &found, terms, made).map_err(|what| format!("result {o}: {what}"))?;
     }
     Ok(())
 }
 
-fn compare(bound: Bound, expected: &Array, found: &Array, terms: &[f64], made: f64) -> Result<(), String> {
+fn compare(case: &Case, expected: &Array, found: &Array, terms: &[f64], made: f64) -> Result<(), String> {
     let (expected_elements, found_elements) = match (&expected.data, &found.data) {
         (Data::Float(e), Data::Float(f)) => (e, f),
         (e, f) if e == f => return Ok(()),
         _ => return Err(format!("{:?}, not {:?}", found.data, expected.data)),
     };
     // Rounding to nearest errs by half a unit in the last place at most.
-    let (unit, smallest, largest_finite) = match expected.dtype {
+    let (unit, smallest, largest_finite) = match case.element.unwrap_or(expected.dtype) {
         DType::Float16 => (2f64.powi(-11), 2f64.powi(-25), 65504.0),
         DType::Bfloat16 => (2f64.powi(-8), 2f64.powi(-134), 3.39e38),
         DType::Double => (2f64.powi(-53), 5e-324, f64::MAX),
@@ -191,7 +191,7 @@ fn compare(bound: Bound, expected: &Array, found: &Array, terms: &[f64], made: f
     let finite = expected_elements.iter().filter(|e| e.is_finite());
     let largest = finite.fold(0.0f64, |m, e| m.max(e.abs()));
     for (i, (&e, &f)) in expected_elements.iter().zip(found_elements).enumerate() {
-        let allowed = match bound {
+        let allowed = match case.bound {
             Bound::Exact => 0.0,
             Bound::Own(n) => n * (unit * e.abs() + smallest),
             Bound::Unit(n) => n * unit * e.abs().max(1.0),

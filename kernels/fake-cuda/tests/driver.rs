@@ -116,14 +116,14 @@ fn shared_memory_is_asked_for() -> Outcome {
 /// A sum of slabs by the kernel of the project, as NVRTC compiles it.
 #[expect(clippy::print_stderr, reason = "a skipped check says so")]
 fn our_own_kernel_runs() -> Outcome {
-    use graft_kernels::cuda::{Element, Module, nvrtc};
+    use graft_kernels::cuda::{Module, nvrtc};
     let folder = std::env::var_os("GRAFT_NVRTC");
     if let Err(e) = nvrtc::find(folder.as_deref().map(Path::new)) {
         assert!(folder.is_none(), "GRAFT_NVRTC is set, but {e}");
         eprintln!("SKIPPED: {e}: no kernel of the project runs on the fake driver");
         return Ok(());
     }
-    let image = nvrtc::compile(&Module::file("cuda/slabs.cu").element(Element::F32), "sm_80");
+    let image = nvrtc::compile(&Module::file("cuda/slabs.cu"), "sm_80");
     let image = image.unwrap_or_else(|e| panic!("{e}"));
     let device = Device::new()?;
     let stream = &device.stream;
@@ -131,9 +131,17 @@ fn our_own_kernel_runs() -> Outcome {
     let parts: Vec<f32> = (0..900).map(|i| (i as f32).sin()).collect();
     let (on_device, scale) = (stream.clone_htod(&parts)?, stream.clone_htod(&[2f32])?);
     let mut sum = stream.alloc_zeros::<f32>(300)?;
-    let (n, slabs) = (300i64, 3i32);
+    let (rows, [cols, width, first, slabs]) = (1i64, [300i32, 300, 0, 3]);
     let mut launch = stream.launch_builder(&kernel);
-    launch.arg(&on_device).arg(&mut sum).arg(&n).arg(&slabs).arg(&scale);
+    launch
+        .arg(&on_device)
+        .arg(&mut sum)
+        .arg(&rows)
+        .arg(&cols)
+        .arg(&width)
+        .arg(&first)
+        .arg(&slabs)
+        .arg(&scale);
     // SAFETY: the kernel is interpreted.
     unsafe { launch.launch(config(2, 256, 0)) }?;
     let expected = |i: usize| (parts[i] + parts[300 + i] + parts[600 + i]) * 2.0;

@@ -42,7 +42,13 @@ struct Sizes {
 impl Sizes {
     fn draw(d: &mut Draw) -> Sizes {
         let n_axes = 1 + d.below(2);
-        Sizes { rows: d.sizes(n_axes), d_in: d.size(), d_out: d.size(), rank: d.pick(&[1, 2, 4, 8, 16]) }
+        let rows = d.sizes(n_axes);
+        Sizes {
+            rows: d.long.map_or(rows, |tokens| vec![tokens]),
+            d_in: d.size(),
+            d_out: d.size(),
+            rank: d.pick(&[1, 2, 4, 8, 16]),
+        }
     }
     fn wide(&self, width: usize) -> Vec<usize> {
         self.rows.iter().copied().chain([width]).collect()
@@ -244,7 +250,10 @@ enum Layout {
 fn bat_operands(d: &mut Draw, layout: Layout) -> (Sizes, Vec<Array>, Vec<(&'static str, Attr)>) {
     let mut s = Sizes::draw(d);
     s.rows.iter_mut().for_each(|n| *n = (*n).max(1));
-    let [blocks_in, blocks_out] = [0, 1].map(|_| 1 + d.below(5));
+    let [mut blocks_in, blocks_out] = [0, 1].map(|_| 1 + d.below(5));
+    if let Some(inputs) = d.long {
+        (s.rows, blocks_in) = (vec![5], inputs / s.rank);
+    }
     (s.d_in, s.d_out) = (blocks_in * s.rank, blocks_out * s.rank);
     let blocks = if layout == Layout::Row { blocks_in } else { blocks_out };
     let operands = vec![

@@ -1,0 +1,45 @@
+//! Launches of the kernels of `linear.cu`: linears without an adapter of their own.
+use crate::cuda::{Buffer, Launch, Linear, Module, Sizes, Source, Traffic, arguments, linear_modules};
+
+pub(crate) const SOURCES: &[Source] = &[Source {
+    path: PATH,
+    text: include_str!("linear.cu"),
+    kernels: NAMES,
+    products: NAMES,
+    modules: linear_modules,
+}];
+
+const PATH: &str = "gemm/linear.cu";
+const NAMES: &[&str] = &["linear_forward", "linear_input_grad"];
+
+/// Columns that are repeated over those of a result, and how many they are.
+pub(crate) type Repeated = (Buffer, usize);
+/// No columns.
+pub(crate) const NOTHING: Repeated = (Buffer::Null, 1);
+
+/// `y = x·w + repeat(q)`.
+pub(crate) fn forward(linear: &Linear, [x, w, y]: [Buffer; 3], q: Repeated) -> Launch {
+    let Sizes { tokens, n_in, n_out, .. } = linear.sizes;
+    launch(linear, "linear_forward", ([tokens, n_out, n_in], false), [x, w, y], q)
+}
+
+/// `dx = dy·wᵀ + repeat(q)`.
+pub(crate) fn input_grad(linear: &Linear, [dy, w, dx]: [Buffer; 3], q: Repeated) -> Launch {
+    let Sizes { tokens, n_in, n_out, .. } = linear.sizes;
+    launch(linear, "linear_input_grad", ([tokens, n_in, n_out], true), [dy, w, dx], q)
+}
+
+fn launch(
+    linear: &Linear,
+    kernel: &'static str,
+    (sizes, is_turned): ([usize; 3], bool),
+    [from, w, to]: [Buffer; 3],
+    (q, cols): Repeated,
+) -> Launch {
+    let Linear { sizes: Sizes { tokens, n_in, n_out, .. }, element, tile, .. } = *linear;
+    let operands = arguments(&[from, w, q, to], &[tokens, n_in, n_out, cols], &[]);
+    let module = Module::file(PATH).element(element).tile(tile);
+    let launch = linear.product(sizes, [true, is_turned]).launch(kernel, module, operands, element.bytes());
+    let read = if q == Buffer::Null { 0 } else { (tokens * cols * element.bytes()) as u64 };
+    Launch { traffic: launch.traffic + Traffic { flops: 0, ideal: read, issued: read }, ..launch }
+}
