@@ -13,19 +13,17 @@ pub(crate) const SOURCES: &[Source] = &[Source {
     path: PATH,
     text: include_str!("attention.cu"),
     kernels: &["attention", "attention_grad_keys", "attention_grad_queries"],
-    products: &[],
-    modules: |_| vec![module(Element::Bf16, 128), module(Element::F32, 64), module(Element::F32, WIDEST)],
+    products: &["attention", "attention_grad_keys", "attention_grad_queries"],
+    modules: |_| vec![module(Element::Bf16, WIDEST), module(Element::F32, 64), module(Element::F32, WIDEST)],
 }];
 
 const PATH: &str = "attention/attention.cu";
 
-/// The threads of a block, and the queries and keys of a tile.
-const THREADS: usize = 128;
-const QUERIES: usize = 32;
-const KEYS: usize = 32;
+/// The rows of the other side that a block has at once: `OTHER` in `attention.cu`.
+const OTHER: usize = 32;
 
-/// The widest heads that the kernels serve: two tiles of sums fit into registers.
-const WIDEST: usize = 256;
+/// The widest heads that the kernels serve: a warp's sums of two results fit into its registers.
+const WIDEST: usize = 128;
 
 /// The most blocks along the second axis of a grid.
 const LONGEST_GRID: usize = 65_535;
@@ -66,15 +64,26 @@ impl Attention {
         fits.then_some(Attention { sizes, element, width, scale, tensors })
     }
 
-    /// A launch with so many tiles of queries and of keys in shared memory, and of shares.
+    /// The warps of a block, each of which has 16 rows: `WARPS` in `attention.cu`.
+    fn warps(&self) -> usize {
+        if self.element.bytes() * self.width > 256 { 2 } else { 4 }
+    }
+    /// The bytes of so many rows of a panel.
+    fn panel(&self, rows: usize, cols: usize) -> usize {
+        rows * (cols * self.element.bytes() + 16)
+    }
+
+    /// A launch for this many rows of each of so many heads, with panels of the own side and of shares, and so many products
+    /// in all.
     fn launch(
         &self,
         kernel: &'static str,
-        [blocks, heads]: [usize; 2],
-        [tiles, shares, products]: [usize; 3],
+        [rows, heads]: [usize; 2],
+        [owns, shares, products]: [usize; 3],
         buffers: &[Buffer],
     ) -> Launch {
-        let s = &self.sizes;
+        let (s, own) = (&self.sizes, 16 * self.warps());
+        let blocks = rows.div_ceil(own);
         let mut arguments = self.tensors.clone();
         arguments.extend(buffers.iter().map(|&b| Argument::Buffer(b)));
         let times = s.heads / s.shared;
@@ -82,8 +91,8 @@ impl Attention {
         arguments.push(Float(self.scale));
         let grid = [blocks, heads * s.batch, 1];
         let mut launch = Launch::new(kernel, module(self.element, self.width), grid, arguments);
-        launch.block = THREADS;
-        launch.shared = 4 * (tiles * KEYS * (self.width + 1) + shares * QUERIES * (KEYS + 1));
+        launch.block = 32 * self.warps();
+        launch.shared = self.panel(owns * own + 2 * OTHER, self.width) + shares * self.panel(own, OTHER);
         let rows = s.batch * (s.heads * s.queries + s.shared * s.keys) * (s.size + s.width);
         let pairs = s.batch * s.heads * s.queries * s.keys;
         let mut launch = launch.costs(pairs * products * (s.size + s.width), rows * self.element.bytes());
@@ -92,8 +101,8 @@ impl Attention {
         launch.traffic.issued += (other * self.element.bytes()) as u64;
         launch
     }
-    fn tiles_of_queries(&self) -> [usize; 2] {
-        [self.sizes.queries.div_ceil(QUERIES), self.sizes.heads]
+    fn of_queries(&self) -> [usize; 2] {
+        [self.sizes.queries, self.sizes.heads]
     }
 }
 
@@ -106,7 +115,7 @@ fn fitting(site: &Site<'_>, plan: Plan) -> Option<Plan> {
 pub(super) fn attention(site: &Site<'_>) -> Option<Plan> {
     let call = Attention::of(site, 0)?;
     let lse = if site.wants(1) { Result(1) } else { Null };
-    let launch = call.launch("attention", call.tiles_of_queries(), [3, 1, 2], &[Result(0), lse]);
+    let launch = call.launch("attention", call.of_queries(), [1, 1, 2], &[Result(0), lse]);
     site.output(0)?;
     fitting(site, Plan { launches: vec![launch], workspace: 0 })
 }
@@ -120,16 +129,15 @@ pub(super) fn attention_grad(site: &Site<'_>) -> Option<Plan> {
     let [dq, dk, dv] = [0, 1, 2].map(|i| if site.wants(i) { Result(i) } else { Null });
     let products = if dq == Null { 2 } else { 5 };
     let buffers = [Operand(5), along, dq];
-    plan.launches.push(call.launch(
-        "attention_grad_queries",
-        call.tiles_of_queries(),
-        [4, 1, products],
-        &buffers,
-    ));
+    plan.launches.push(call.launch("attention_grad_queries", call.of_queries(), [2, 1, products], &buffers));
     if dk != Null || dv != Null {
-        let grid = [sizes.keys.div_ceil(KEYS), sizes.shared];
         let buffers = [Operand(5), along, dk, dv];
-        plan.launches.push(call.launch("attention_grad_keys", grid, [4, 2, 4], &buffers));
+        plan.launches.push(call.launch(
+            "attention_grad_keys",
+            [sizes.keys, sizes.shared],
+            [2, 2, 4],
+            &buffers,
+        ));
     }
     fitting(site, plan)
 }

@@ -1,9 +1,14 @@
 //! Launch plans of products: which orientation of the kernel a call takes, and what has to be made row-major before.
+mod einsum;
+
+pub(super) use einsum::einsum;
+
 use crate::{
     cuda::{
         Argument::Float,
         Buffer::{self, Null, Operand, Result},
-        Element, Module, Plan, Product, Shape, Site, Source, TILES, int, long, main_tile, walk,
+        Element, Launch, Module, Plan, Product, Shape, Site, Source, TILES, Target, int, long, main_tile,
+        walk,
     },
     movement, row_major,
     strides::repeated,
@@ -12,7 +17,7 @@ use crate::{
 pub(crate) const SOURCES: &[Source] = &[Source {
     path: PATH,
     text: include_str!("matmul.cu"),
-    kernels: &["matmul"],
+    kernels: &["matmul", "multiply_strided"],
     products: &["matmul"],
     modules,
 }];
@@ -53,20 +58,27 @@ impl Factor {
     /// Operand `i`, whose last axis but one is the result's index unless it is `turned`; vectors have none.
     fn of(site: &Site<'_>, i: usize, turned: bool, plan: &mut Plan) -> Option<Factor> {
         let shape = site.input(i)?;
-        let factor = Factor::laid(&shape, shape.strides, Operand(i), turned)?;
-        if factor.is_served() {
-            return Some(factor);
-        }
-        // Neither index runs along memory: a row-major copy is multiplied.
-        let bytes = site.element(i)?.bytes();
-        let (copy, strides) = (plan.reserve(shape.len() * bytes), row_major(shape.dims));
-        let from = ((Operand(i), 0), shape.strides);
-        plan.launches.push(movement::cuda::copy(bytes, shape.dims, from, ((copy, 0), &strides))?);
-        Factor::laid(&shape, &strides, copy, turned)
+        Factor::laid(&shape, Operand(i), turned)?.served(site.element(i)?, plan)
     }
 
-    fn laid(shape: &Shape<'_>, strides: &[usize], memory: Buffer, turned: bool) -> Option<Factor> {
-        let axes: Vec<[usize; 2]> = shape.dims.iter().zip(strides).map(|(&d, &s)| [d, s]).collect();
+    /// Itself, or a row-major copy where neither index runs along memory.
+    fn served(mut self, element: Element, plan: &mut Plan) -> Option<Factor> {
+        if self.is_along_k() || self.is_along_other() {
+            return Some(self);
+        }
+        let dims = [self.batch.as_slice(), &[self.other[0], self.k[0]]].concat();
+        let strides = [self.batch_strides.as_slice(), &[self.other[1], self.k[1]]].concat();
+        let (copy, whole) =
+            (plan.reserve(dims.iter().product::<usize>() * element.bytes()), row_major(&dims));
+        let from = ((self.memory, 0), strides.as_slice());
+        plan.launches.push(movement::cuda::copy(element.bytes(), &dims, from, ((copy, 0), &whole))?);
+        (self.memory, self.other[1], self.k[1]) = (copy, self.k[0], 1);
+        self.batch_strides = whole[..self.batch.len()].to_vec();
+        Some(self)
+    }
+
+    fn laid(shape: &Shape<'_>, memory: Buffer, turned: bool) -> Option<Factor> {
+        let axes: Vec<[usize; 2]> = shape.dims.iter().zip(shape.strides).map(|(&d, &s)| [d, s]).collect();
         let (batch, other, k) = match axes.as_slice() {
             &[k] => (&[][..], [1, 0], k),
             [batch @ .., k, other] if turned => (batch, *other, *k),
@@ -83,9 +95,6 @@ impl Factor {
     }
     fn is_along_other(&self) -> bool {
         self.other[1] == 1 || self.other[0] <= 1
-    }
-    fn is_served(&self) -> bool {
-        self.is_along_k() || self.is_along_other()
     }
     /// Whether the matrices' rows are as far apart from one matrix to the next as within one.
     fn lies_evenly(&self) -> bool {
@@ -115,6 +124,7 @@ struct Call {
     b: Factor,
     alpha: f32,
     added: Added,
+    to: Buffer,
 }
 
 const NOTHING: Added = Added { memory: Null, strides: [0; 2], beta: 0.0 };
@@ -124,7 +134,7 @@ pub(super) fn matmul(site: &Site<'_>) -> Option<Plan> {
     let mut plan = Plan::default();
     // A vector on the right is a column: its one axis is that of the sum.
     let (a, b) = (Factor::of(site, 0, false, &mut plan)?, Factor::of(site, 1, true, &mut plan)?);
-    Call { a, b, alpha: 1.0, added: NOTHING }.launches(site, plan)
+    Call { a, b, alpha: 1.0, added: NOTHING, to: Result(0) }.of_site(site, plan)
 }
 
 /// The launches of a `Gemm`.
@@ -141,7 +151,7 @@ pub(super) fn gemm(site: &Site<'_>) -> Option<Plan> {
         }
         None => NOTHING,
     };
-    Call { a, b, alpha: scale("alpha")?, added }.launches(site, plan)
+    Call { a, b, alpha: scale("alpha")?, added, to: Result(0) }.of_site(site, plan)
 }
 
 impl Call {
@@ -162,19 +172,26 @@ impl Call {
         (self, Vec::new())
     }
 
-    fn launches(self, site: &Site<'_>, mut plan: Plan) -> Option<Plan> {
-        let (element, out) = (site.element(0)?, site.output(0)?);
+    /// The launches that make the first result.
+    fn of_site(self, site: &Site<'_>, mut plan: Plan) -> Option<Plan> {
+        let out = site.output(0)?;
         if out.is_empty() {
             return Some(Plan::default());
         }
         let batch_rank = self.a.batch.len().max(self.b.batch.len());
-        let (Call { a, b, alpha, added }, batch) = self.merged(out.dims.get(..batch_rank)?);
+        plan.launches.push(self.launch(out.dims.get(..batch_rank)?, site.element(0)?, site.target)?);
+        Some(plan)
+    }
+
+    /// The launch of a product for each place in `batch`.
+    fn launch(self, batch: &[usize], element: Element, target: Target) -> Option<Launch> {
+        let (Call { a, b, alpha, added, to }, batch) = self.merged(batch);
         let [m, n, k] = [a.other[0], b.other[0], a.k[0]];
-        let tile = main_tile(site.target, [m, n, k], element);
+        let tile = main_tile(target, [m, n, k], element);
         let along_k = [a.is_along_k(), !b.is_along_other()];
         let strides = [&a, &b].map(|f| repeated(&f.batch, &f.batch_strides, &batch));
         let mut arguments = vec![a.memory.into(), long(a.stride(along_k[0]))];
-        arguments.extend([b.memory.into(), long(b.stride(along_k[1])), Result(0).into()]);
+        arguments.extend([b.memory.into(), long(b.stride(along_k[1])), to.into()]);
         arguments.extend([int(m), int(n), int(k), Float(alpha), added.memory.into()]);
         arguments.extend(added.strides.map(long));
         arguments.push(Float(added.beta));
@@ -183,7 +200,6 @@ impl Call {
         let product = Product { sizes: [m, n, k], tile, along_k, slabs: batch.iter().product(), element };
         let launch = product.launch("matmul", module, arguments, element.bytes());
         let fits = launch.grid[1..].iter().all(|&blocks| blocks <= LONGEST_GRID);
-        plan.launches.push(launch);
-        ([m, n, k].iter().all(|&size| i32::try_from(size).is_ok()) && fits).then_some(plan)
+        ([m, n, k].iter().all(|&size| i32::try_from(size).is_ok()) && fits).then_some(launch)
     }
 }

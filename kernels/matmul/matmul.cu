@@ -32,6 +32,16 @@ __device__ __forceinline__ Matrix<const Element> operand(const Element* data, Ma
 
 }  // namespace
 
+/// y = a·b element by element, along a walk over both.
+extern "C" __global__ void __launch_bounds__(256)
+multiply_strided(const Element* a, const Element* b, Element* y, i64 n, GRAFT_SIZES(w), GRAFT_STRIDES(of_a), GRAFT_STRIDES(of_b)) {
+  const i64 i = static_cast<i64>(blockIdx.x) * 256 + threadIdx.x;
+  if (i >= n) return;
+  i64 offsets[2];
+  GRAFT_WALK_OF_TWO(w, of_a, of_b).at(i, offsets);
+  y[i] = from_float<Element>(to_float(a[offsets[0]]) * to_float(b[offsets[1]]));
+}
+
 /// a (m, k), b (k, n), y (m, n). grid = (tiles of n, tiles of m, products).
 extern "C" __global__ void __launch_bounds__(MainTile::THREADS)
 matmul(const Element* a, i64 a_stride, const Element* b, i64 b_stride, Element* y, int m, int n, int k, float alpha,

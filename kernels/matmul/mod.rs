@@ -10,7 +10,8 @@ use graft_ir::{Node, Type};
 pub(crate) const KERNELS: &[Kernel] = &[
     Kernel::new("Einsum", |_, t| !t.is_empty() && floats(t, t.len()), einsum::einsum)
         .scratch(einsum::scratch)
-        .flops(einsum::flops),
+        .flops(einsum::flops)
+        .device(Device::launches(cuda::einsum)),
     Kernel::new("MatMul", |_, t| floats(t, 2), cpu::matmul)
         .strided(Operands::All)
         .flops(|_, operands, results| {

@@ -7,14 +7,14 @@ use crate::{
         Launch, Module, PER_THREAD, Plan, Shape, Site, Source, buffers, int, long, walk,
     },
     row_major,
-    strides::repeated,
+    strides::{Walk, repeated},
 };
 use graft_ir::DType;
 
 pub(crate) const SOURCES: &[Source] = &[Source {
     path: PATH,
     text: include_str!("movement.cu"),
-    kernels: &["copy_strided", "fill", "range", "triangle"],
+    kernels: &["copy_strided", "fill", "range", "transpose", "triangle"],
     products: &[],
     modules: |module| vec![module.clone().define("GRAFT_UNIT", "u8"), module.define("GRAFT_UNIT", "u64")],
 }];
@@ -54,9 +54,51 @@ pub(crate) fn copy(
     (to, to_strides): (Place, &[usize]),
 ) -> Option<Launch> {
     let n: usize = dims.iter().product();
+    if let Some(turned) = Turned::of(dims, [from_strides, to_strides]) {
+        return Some(turned.launch(bytes, from, to)?.costs(0, 2 * n * bytes));
+    }
     let mut arguments = vec![from.0.into(), long(from.1), to.0.into(), long(to.1), long(n)];
     arguments.extend(walk(dims, [from_strides, to_strides])?);
     Some(elements("copy_strided", bytes, n, arguments)?.costs(0, 2 * n * bytes))
+}
+
+/// The sides of a tile that is turned: `TURNED` in `movement.cu`.
+const TURNED: usize = 32;
+
+/// A copy whose source and target run along different axes.
+struct Turned {
+    /// Size and stride in the target of the axis that runs along the source, size and stride in the source of that which
+    /// runs along the target.
+    sides: [[usize; 2]; 2],
+    /// Sizes and strides of the other axes.
+    rest: Vec<[usize; 3]>,
+}
+
+impl Turned {
+    /// One along these strides, if it is worth it.
+    fn of(dims: &[usize], strides: [&[usize]; 2]) -> Option<Turned> {
+        let walk = Walk::new(dims, strides);
+        let (sizes, [from, to]) = walk.axes();
+        let mut axes: Vec<[usize; 3]> = (0..sizes.len()).map(|i| [sizes[i], from[i], to[i]]).collect();
+        // Below, a tile is mostly empty.
+        let is_side = |n: usize| n >= TURNED / 4;
+        let [cols, from_step, 1] = axes.pop()? else { return None };
+        let at = axes.iter().position(|&[n, from, _]| is_side(n) && from == 1)?;
+        let [rows, _, to_step] = axes.remove(at);
+        (is_side(cols) && from_step > 1)
+            .then_some(Turned { sides: [[rows, to_step], [cols, from_step]], rest: axes })
+    }
+    fn launch(&self, bytes: usize, from: Place, to: Place) -> Option<Launch> {
+        let [[rows, to_step], [cols, from_step]] = self.sides;
+        let mut arguments = vec![from.0.into(), long(from.1), to.0.into(), long(to.1)];
+        arguments.extend([int(rows), int(cols), long(from_step), long(to_step)]);
+        let [sizes, a, b] = [0, 1, 2].map(|part| self.rest.iter().map(|axis| axis[part]).collect::<Vec<_>>());
+        arguments.extend(walk(&sizes, [&a, &b])?);
+        let tiles = rows.div_ceil(TURNED) * cols.div_ceil(TURNED) * sizes.iter().product::<usize>();
+        let mut launch = Launch::new("transpose", module(bytes)?, [tiles, 1, 1], arguments);
+        launch.shared = TURNED * (TURNED + 1) * bytes;
+        [rows, cols, tiles].iter().all(|&n| i32::try_from(n).is_ok()).then_some(launch)
+    }
 }
 
 /// A kernel of `movement.cu` for `n` elements.

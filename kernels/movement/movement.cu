@@ -10,6 +10,9 @@ using Unit = GRAFT_UNIT;
 /// Elements that a thread moves: enough loads under way at once.
 constexpr int PER_THREAD = 4;
 
+/// The sides of a tile that is turned.
+constexpr int TURNED = 32;
+
 /// Calls `f(i)` for each of this thread's elements out of `n`.
 template <class F> __device__ __forceinline__ void each(i64 n, F f) {
   const i64 first = static_cast<i64>(blockIdx.x) * 256 * PER_THREAD + threadIdx.x;
@@ -30,6 +33,29 @@ copy_strided(const Unit* from, i64 from_at, Unit* to, i64 to_at, i64 n, GRAFT_SI
     walk.at(i, offsets);
     to[to_at + offsets[1]] = from[from_at + offsets[0]];
   });
+}
+
+/// The same where neighbours in `from` are not those in `to`: matrices are turned in tiles, so that both sides are read and
+/// written along memory. from (cols, rows) has rows side by side, to (rows, cols) columns; the walk goes over the matrices.
+extern "C" __global__ void __launch_bounds__(256)
+transpose(const Unit* from, i64 from_at, Unit* to, i64 to_at, int rows, int cols, i64 from_step, i64 to_step, GRAFT_SIZES(w),
+          GRAFT_STRIDES(a), GRAFT_STRIDES(b)) {
+  const int across = ceil_div(cols, TURNED), down = ceil_div(rows, TURNED);
+  const int tile = blockIdx.x % across, rest = blockIdx.x / across, x = threadIdx.x % TURNED;
+  const int row = rest % down * TURNED, col = tile * TURNED;
+  i64 offsets[2];
+  GRAFT_WALK_OF_TWO(w, a, b).at(rest / down, offsets);
+  const Unit* const source = from + from_at + offsets[0];
+  Unit* const target = to + to_at + offsets[1];
+  Unit* const memory = reinterpret_cast<Unit*>(shared_memory());
+  // One more element in each row: columns lie in different banks too.
+  for (int y = threadIdx.x / TURNED; y < TURNED; y += 256 / TURNED) {
+    if (row + x < rows && col + y < cols) memory[y * (TURNED + 1) + x] = source[row + x + (col + y) * from_step];
+  }
+  sync_block();
+  for (int y = threadIdx.x / TURNED; y < TURNED; y += 256 / TURNED) {
+    if (row + y < rows && col + x < cols) target[(row + y) * to_step + col + x] = memory[x * (TURNED + 1) + y];
+  }
 }
 
 /// to[i] = value, the low bits of a word, or where it is given the element at `given`.

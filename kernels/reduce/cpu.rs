@@ -4,7 +4,7 @@ use graft_ir::{Code, Error, Result};
 
 /// What is made of the elements that fall together.
 #[derive(Clone, Copy)]
-pub(super) enum Reduction {
+pub(crate) enum Reduction {
     L2,
     Max,
     Mean,

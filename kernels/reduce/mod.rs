@@ -24,7 +24,7 @@ fn sums(_: &Node, types: &[Option<Type>]) -> bool {
 }
 
 pub(crate) const KERNELS: &[Kernel] = &[
-    Kernel::new("CumSum", sums, scan::cumsum),
+    Kernel::new("CumSum", sums, scan::cumsum).device(Device::launches(cuda::cumsum)),
     reduction("ReduceL2", |c| cpu::reduce(c, Reduction::L2), |s| cuda::reduce(s, Reduction::L2)),
     reduction("ReduceMax", |c| cpu::reduce(c, Reduction::Max), |s| cuda::reduce(s, Reduction::Max)),
     reduction("ReduceMean", |c| cpu::reduce(c, Reduction::Mean), |s| cuda::reduce(s, Reduction::Mean)),

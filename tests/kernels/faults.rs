@@ -30,7 +30,7 @@ const TEAM: &str = "cuda/team.cuh";
 const ATTENTION: &str = "attention/attention.cu";
 const LAYER_NORM: &str = "layer_norm/layer_norm.cu";
 const WRITE: &str = "parts[threadIdx.x / 32] = part;\n    sync_block();";
-const TILES: &str = "sync_block();  // No thread reads the last tiles any more.";
+const TILES: &str = "  sync_block();\n  a.load(";
 
 const FAULTS: &[Fault] = &[
     fault(
@@ -69,22 +69,32 @@ const FAULTS: &[Fault] = &[
         ("LayerNormalization", Sanitizer::None, "not"),
     ),
     fault(
+        "attention's sums not rescaled when a larger score is met",
+        [ATTENTION, "x *= shrink[half];", "x *= 1.f;"],
+        ("graft.Attention", Sanitizer::None, "not"),
+    ),
+    fault(
+        "attention's divisor not rescaled",
+        [ATTENTION, "divisor[half] * shrink[half]", "divisor[half]"],
+        ("graft.Attention", Sanitizer::None, "not"),
+    ),
+    fault(
         "keys that are not there counted",
-        [ATTENTION, "key + at.j + 8 * c < n.keys;", "true;"],
+        [
+            ATTENTION,
+            "x = key + col < keys ? quick_exp(x - level[half]) : 0.f;",
+            "x = quick_exp(x - level[half]);",
+        ],
         ("graft.Attention", Sanitizer::None, "not"),
     ),
     fault(
         "attention's tiles overwritten while they are read",
-        [ATTENTION, TILES, ""],
+        [ATTENTION, TILES, "  a.load("],
         ("graft.Attention", Sanitizer::Thread, "data race"),
     ),
     fault(
         "the gradient of shares without their mean",
-        [
-            ATTENTION,
-            "back.p[r][c] * (back.dp[r][c] - whole[r]);\n    }\n    shares",
-            "back.p[r][c] * back.dp[r][c];\n    }\n    shares",
-        ],
+        [ATTENTION, "(x - mean(", "(x - 0.f * mean("],
         ("graft.AttentionGrad", Sanitizer::None, "not"),
     ),
     fault(

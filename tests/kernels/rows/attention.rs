@@ -23,7 +23,9 @@ pub(super) const ROWS: &[Row] = &[
 /// before all and the logarithms of divisors behind.
 fn attention(d: &mut Draw, times: usize, is_gradient: bool) -> Case {
     let (batch, heads) = (1 + d.below(2), 1 + d.below(3));
-    let [queries, keys, size, width] = [0; 4].map(|_| d.positive());
+    // Now and then more than a tile of each.
+    let [queries, keys] = [0; 2].map(|_| if d.one_in(3) { 33 + d.below(70) } else { d.positive() });
+    let [size, width] = [0; 2].map(|_| d.positive());
     let all = [batch, heads * times, queries, keys];
     let (q, k) = ([batch, heads * times, queries, size], [batch, heads, keys, size]);
     let bias = d.broadcast_of(&all);
