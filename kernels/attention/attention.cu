@@ -133,11 +133,11 @@ template <class F> __device__ __forceinline__ void store(Element* to, int first,
 }
 
 /// Of a lane's rows: their numbers in a vector, zero beyond the last one.
-template <class T> __device__ __forceinline__ void take(float (&values)[2], const T* from, int first, int rows) {
+__device__ __forceinline__ void take(float (&values)[2], const float* from, int first, int rows) {
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     const int row = first + lane_row() + 8 * half;
-    values[half] = row < rows ? to_float(from[row]) : 0.f;
+    values[half] = row < rows ? from[row] : 0.f;
   }
 }
 
@@ -149,7 +149,7 @@ template <class T> __device__ __forceinline__ void take(float (&values)[2], cons
 /// grid = (tiles of queries, batch · heads); `lse` may be null. Two blocks on a multiprocessor are enough: without that word the
 /// assembler may make room for four and spill, here and below.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-attention(GRAFT_TENSOR(q), GRAFT_TENSOR(k), GRAFT_TENSOR(v), GRAFT_TENSOR(bias), Element* y, Element* lse, int heads, int times,
+attention(GRAFT_TENSOR(q), GRAFT_TENSOR(k), GRAFT_TENSOR(v), GRAFT_TENSOR(bias), Element* y, float* lse, int heads, int times,
           int queries, int keys, int size, int width, float scale) {
   const int batch = blockIdx.y / heads, head = blockIdx.y % heads, query = blockIdx.x * OWN;
   const Tensor of_k = GRAFT_TENSOR_OF(k).of(batch, head / times), of_v = GRAFT_TENSOR_OF(v).of(batch, head / times);
@@ -198,7 +198,7 @@ attention(GRAFT_TENSOR(q), GRAFT_TENSOR(k), GRAFT_TENSOR(v), GRAFT_TENSOR(bias),
     const int row = query + lane_row() + 8 * half;
     if (lse && threadIdx.x % 4 == 0 && row < queries) {
       const double log = whole < 1e300 ? log64(whole) : whole;
-      lse[static_cast<i64>(blockIdx.y) * queries + row] = from_float<Element>(static_cast<float>(level[half] + log));
+      lse[static_cast<i64>(blockIdx.y) * queries + row] = static_cast<float>(level[half] + log);
     }
   }
   store(y + static_cast<i64>(blockIdx.y) * queries * width, query, queries, width, sums, [&](int half) { return inverse[half]; });
@@ -207,7 +207,7 @@ attention(GRAFT_TENSOR(q), GRAFT_TENSOR(k), GRAFT_TENSOR(v), GRAFT_TENSOR(bias),
 /// Σ dp·p of each query, which the other pass needs, and dq if it is wanted. grid = (tiles of queries, batch · heads).
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 attention_grad_queries(GRAFT_TENSOR(dy), GRAFT_TENSOR(q), GRAFT_TENSOR(k), GRAFT_TENSOR(v), GRAFT_TENSOR(bias),
-                       const Element* lse, float* along, Element* dq, int heads, int times, int queries, int keys, int size,
+                       const float* lse, float* along, Element* dq, int heads, int times, int queries, int keys, int size,
                        int width, float scale) {
   const int batch = blockIdx.y / heads, head = blockIdx.y % heads, query = blockIdx.x * OWN;
   const i64 before = static_cast<i64>(blockIdx.y) * queries;
@@ -259,7 +259,7 @@ attention_grad_queries(GRAFT_TENSOR(dy), GRAFT_TENSOR(q), GRAFT_TENSOR(k), GRAFT
 /// dk and dv, either of which may be null: a block has keys and goes through the queries of all heads that share them.
 /// grid = (tiles of keys, batch · heads / times).
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-attention_grad_keys(GRAFT_TENSOR(dy), GRAFT_TENSOR(q), GRAFT_TENSOR(k), GRAFT_TENSOR(v), GRAFT_TENSOR(bias), const Element* lse,
+attention_grad_keys(GRAFT_TENSOR(dy), GRAFT_TENSOR(q), GRAFT_TENSOR(k), GRAFT_TENSOR(v), GRAFT_TENSOR(bias), const float* lse,
                     const float* along, Element* dk, Element* dv, int heads, int times, int queries, int keys, int size,
                     int width, float scale) {
   const int batch = blockIdx.y / (heads / times), of_keys = blockIdx.y % (heads / times), key = blockIdx.x * OWN;
@@ -281,7 +281,7 @@ attention_grad_keys(GRAFT_TENSOR(dy), GRAFT_TENSOR(q), GRAFT_TENSOR(k), GRAFT_TE
       each(p, [&](int half, int col, float& x) {
         const int row = key + lane_row() + 8 * half, of = query + col;
         const bool is_there = row < keys && of < queries;
-        x = is_there ? quick_exp(x * scale + of_bias.at(of, row) - to_float(lse[before + of])) : 0.f;
+        x = is_there ? quick_exp(x * scale + of_bias.at(of, row) - lse[before + of]) : 0.f;
       });
       store_shares(memory.shares(0), p);
       through_softmax(dp, p, [&](int, int col) { return query + col < queries ? along[before + query + col] : 0.f; });

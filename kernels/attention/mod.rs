@@ -20,7 +20,11 @@ const fn attention(name: &'static str) -> Kernel {
         .strided(Operands::All)
         .scratch(|_, operands, _| of(operands).map_or(0, |sizes| forward::scratch(&sizes)))
         .flops(|_, operands, _| of(operands).map_or(0, |s| s.products(s.size + s.width)))
-        .device(Device::launches(cuda::attention).strided(Operands::All))
+        .device(
+            Device::launches(cuda::attention)
+                .strided(Operands::All)
+                .single(Operands::None, Operands::Only(&[1])),
+        )
 }
 
 const fn gradient(name: &'static str) -> Kernel {
@@ -28,7 +32,11 @@ const fn gradient(name: &'static str) -> Kernel {
         .strided(Operands::Only(&[0, 1, 2, 3, 4]))
         .scratch(|_, operands, _| of(&operands[1..]).map_or(0, |sizes| backward::scratch(&sizes)))
         .flops(|_, operands, _| of(&operands[1..]).map_or(0, |s| s.products(3 * s.size + 2 * s.width)))
-        .device(Device::launches(cuda::attention_grad).strided(Operands::Only(&[0, 1, 2, 3, 4])))
+        .device(
+            Device::launches(cuda::attention_grad)
+                .strided(Operands::Only(&[0, 1, 2, 3, 4]))
+                .single(Operands::Only(&[5]), Operands::None),
+        )
 }
 
 /// The sizes, given those of q, k, v and bias from the first operand on.

@@ -2,22 +2,29 @@
 mod cpu;
 pub(crate) mod cuda;
 
-use crate::{Device, Kernel, axis, floats};
+use crate::{Device, Kernel, Operands, axis, floats};
 use graft_ir::{Node, Type};
+
+/// Mean and inverse deviation, or their like in the gradient: the sums over rows.
+const MOMENTS: Operands = Operands::Only(&[1, 2]);
 
 pub(crate) const KERNELS: &[Kernel] = &[
     Kernel::new("LayerNormalization", forward, cpu::layer_norm)
         .in_place(&[(0, 0)])
         .flops(per_element)
-        .device(Device::launches(cuda::layer_norm).in_place(&[(0, 0)])),
+        .device(Device::launches(cuda::layer_norm).in_place(&[(0, 0)]).single(Operands::None, MOMENTS)),
     Kernel::new("graft.LayerNorm", forward, cpu::layer_norm)
         .in_place(&[(0, 0)])
         .flops(per_element)
-        .device(Device::launches(cuda::layer_norm).in_place(&[(0, 0)])),
+        .device(Device::launches(cuda::layer_norm).in_place(&[(0, 0)]).single(Operands::None, MOMENTS)),
     Kernel::new("graft.LayerNormGrad", backward, cpu::layer_norm_grad)
         .in_place(&[(0, 0)])
         .flops(per_element)
-        .device(Device::launches(cuda::layer_norm_grad).in_place(&[(0, 0)])),
+        .device(
+            Device::launches(cuda::layer_norm_grad)
+                .in_place(&[(0, 0)])
+                .single(Operands::Only(&[4, 5]), MOMENTS),
+        ),
 ];
 
 fn per_element(_: &Node, operands: &[&[usize]], _: &[&[usize]]) -> u64 {

@@ -69,27 +69,27 @@ cross_entropy(const Element* x, const void* labels, int is_wide, double* losses,
 
 /// The sum of the losses, or their mean over the labels that count; one block.
 extern "C" __global__ void __launch_bounds__(ROW_THREADS)
-cross_entropy_sum(const double* losses, const void* labels, int is_wide, Element* loss, i64 rows, i64 ignored, int has_ignored,
+cross_entropy_sum(const double* losses, const void* labels, int is_wide, float* loss, i64 rows, i64 ignored, int has_ignored,
                   int is_mean) {
   const Labels all = {{labels, is_wide}, ignored, has_ignored};
   const Team<ROW_THREADS> team;
   const double sum = team.sum(rows, [&](i64 row) { return losses[row]; });
   const double n = team.sum(rows, [&](i64 row) { return all.counts(row) ? 1.0 : 0.0; });
-  if (threadIdx.x == 0) *loss = from_float<Element>(static_cast<float>(is_mean ? sum / n : sum));
+  if (threadIdx.x == 0) *loss = static_cast<float>(is_mean ? sum / n : sum);
 }
 
 /// What a label that counts has of the gradient of the mean; one block.
 extern "C" __global__ void __launch_bounds__(ROW_THREADS)
-cross_entropy_share(const Element* dloss, const void* labels, int is_wide, double* share, i64 rows, i64 ignored,
+cross_entropy_share(const float* dloss, const void* labels, int is_wide, double* share, i64 rows, i64 ignored,
                     int has_ignored) {
   const Labels all = {{labels, is_wide}, ignored, has_ignored};
   const double n = Team<ROW_THREADS>::sum(rows, [&](i64 row) { return all.counts(row) ? 1.0 : 0.0; });
-  if (threadIdx.x == 0) *share = static_cast<double>(to_float(*dloss)) / (n > 1.0 ? n : 1.0);
+  if (threadIdx.x == 0) *share = static_cast<double>(*dloss) / (n > 1.0 ? n : 1.0);
 }
 
 /// The gradient; either all labels that count have the same share, or each has its own, and counts unless that is 0.
 extern "C" __global__ void __launch_bounds__(ROW_THREADS)
-cross_entropy_grad(const double* share, const Element* shares, const Element* x, const void* labels, int is_wide, Element* dx,
+cross_entropy_grad(const double* share, const float* shares, const Element* x, const void* labels, int is_wide, Element* dx,
                    i64 rows, i64 classes, i64 positions, i64 ignored, int has_ignored) {
   const Logits logits = {x, classes, positions};
   const Labels all = {{labels, is_wide}, ignored, has_ignored};
@@ -97,7 +97,7 @@ cross_entropy_grad(const double* share, const Element* shares, const Element* x,
     const i64 row = given < rows ? given : 0;
     const double shift = logits.log_sum_exp(team, row);
     if (given >= rows) return;
-    const double scale = shares ? static_cast<double>(to_float(shares[row])) : *share;
+    const double scale = shares ? static_cast<double>(shares[row]) : *share;
     const bool is_counted = shares ? scale != 0.0 : all.counts(row);
     const i64 own = is_counted ? class_of(all.indices[row], classes) : -1;
     for (i64 c = team.lane(); c < classes; c += ROW_THREADS / team.ROWS) {

@@ -2,20 +2,20 @@
 mod cpu;
 pub(crate) mod cuda;
 
-use crate::{Device, Kernel, floats, indices};
+use crate::{Device, Kernel, Operands, floats, indices};
 use graft_ir::{Node, Type};
 
 pub(crate) const KERNELS: &[Kernel] = &[
     Kernel::new("SoftmaxCrossEntropyLoss", forward, cpu::cross_entropy)
         .scratch(|_, operands, _| 2 * size_of::<f64>() * operands[1].iter().product::<usize>())
         .flops(per_element)
-        .device(Device::launches(cuda::cross_entropy)),
+        .device(Device::launches(cuda::cross_entropy).single(Operands::None, Operands::Only(&[0]))),
     Kernel::new("graft.CrossEntropyGrad", backward, cpu::cross_entropy_grad)
         .flops(per_logit)
-        .device(Device::launches(cuda::cross_entropy_grad)),
+        .device(Device::launches(cuda::cross_entropy_grad).single(Operands::Only(&[0]), Operands::None)),
     Kernel::new("graft.CrossEntropyRows", backward, cpu::cross_entropy_rows)
         .flops(per_logit)
-        .device(Device::launches(cuda::cross_entropy_rows)),
+        .device(Device::launches(cuda::cross_entropy_rows).single(Operands::Only(&[0]), Operands::None)),
 ];
 
 fn per_element(_: &Node, operands: &[&[usize]], _: &[&[usize]]) -> u64 {

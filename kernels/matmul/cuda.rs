@@ -7,7 +7,7 @@ use crate::{
     cuda::{
         Argument::Float,
         Buffer::{self, Null, Operand, Result},
-        Element, Launch, Module, Plan, Product, Shape, Site, Source, TILES, Target, int, long, main_tile,
+        Element, Module, Plan, Product, Shape, Site, Slabs, Source, TILES, Target, int, long, main_tile,
         walk,
     },
     movement, row_major,
@@ -17,12 +17,15 @@ use crate::{
 pub(crate) const SOURCES: &[Source] = &[Source {
     path: PATH,
     text: include_str!("matmul.cu"),
-    kernels: &["matmul", "multiply_strided"],
-    products: &["matmul"],
+    kernels: &["matmul", "matmul_slabs", "multiply_strided"],
+    products: &["matmul", "matmul_slabs"],
     modules,
 }];
 
 const PATH: &str = "matmul/matmul.cu";
+
+/// A slab of a sum has at least so many steps: below, joining its part costs more than it saves.
+const LEAST_STEPS: usize = 4;
 
 /// The most blocks along the second and third axis of a grid.
 const LONGEST_GRID: usize = 65_535;
@@ -179,27 +182,49 @@ impl Call {
             return Some(Plan::default());
         }
         let batch_rank = self.a.batch.len().max(self.b.batch.len());
-        plan.launches.push(self.launch(out.dims.get(..batch_rank)?, site.element(0)?, site.target)?);
+        self.push(out.dims.get(..batch_rank)?, site.element(0)?, site.target, &mut plan)?;
         Some(plan)
     }
 
-    /// The launch of a product for each place in `batch`.
-    fn launch(self, batch: &[usize], element: Element, target: Target) -> Option<Launch> {
+    /// Appends the launches of a product for each place in `batch`.
+    fn push(self, batch: &[usize], element: Element, target: Target, plan: &mut Plan) -> Option<()> {
         let (Call { a, b, alpha, added, to }, batch) = self.merged(batch);
         let [m, n, k] = [a.other[0], b.other[0], a.k[0]];
         let tile = main_tile(target, [m, n, k], element);
         let along_k = [a.is_along_k(), !b.is_along_other()];
+        let module = oriented(&Module::file(PATH), element, along_k).tile(tile);
+        let mut product = Product { sizes: [m, n, k], tile, along_k, slabs: batch.iter().product(), element };
+        let factors =
+            [a.memory.into(), long(a.stride(along_k[0])), b.memory.into(), long(b.stride(along_k[1]))];
+        // What joins the slabs makes f32 and adds nothing.
+        let is_plain = product.slabs == 1 && alpha == 1.0 && added.memory == Null && element == Element::F32;
+        if let Some(slabs) = slabs(&product, target).filter(|_| is_plain) {
+            let parts = plan.reserve(4 * slabs.n * m * n);
+            let mut arguments = factors.to_vec();
+            arguments.extend([parts.into(), int(m), int(n), int(k), int(slabs.steps_per_slab)]);
+            product.slabs = slabs.n;
+            plan.launches.push(product.launch("matmul_slabs", module, arguments, 4));
+            plan.launches.push(slabs.sum(m * n, parts, to, Null));
+            return Some(());
+        }
         let strides = [&a, &b].map(|f| repeated(&f.batch, &f.batch_strides, &batch));
-        let mut arguments = vec![a.memory.into(), long(a.stride(along_k[0]))];
-        arguments.extend([b.memory.into(), long(b.stride(along_k[1])), to.into()]);
-        arguments.extend([int(m), int(n), int(k), Float(alpha), added.memory.into()]);
+        let mut arguments = factors.to_vec();
+        arguments.extend([to.into(), int(m), int(n), int(k), Float(alpha), added.memory.into()]);
         arguments.extend(added.strides.map(long));
         arguments.push(Float(added.beta));
         arguments.extend(walk(&batch, strides.each_ref().map(Vec::as_slice))?);
-        let module = oriented(&Module::file(PATH), element, along_k).tile(tile);
-        let product = Product { sizes: [m, n, k], tile, along_k, slabs: batch.iter().product(), element };
         let launch = product.launch("matmul", module, arguments, element.bytes());
         let fits = launch.grid[1..].iter().all(|&blocks| blocks <= LONGEST_GRID);
-        ([m, n, k].iter().all(|&size| i32::try_from(size).is_ok()) && fits).then_some(launch)
+        plan.launches.push(launch);
+        ([m, n, k].iter().all(|&size| i32::try_from(size).is_ok()) && fits).then_some(())
     }
+}
+
+/// How the sum of a product is cut whose tiles are too few for a device: none where they are enough, or the sum short.
+fn slabs(product: &Product, target: Target) -> Option<Slabs> {
+    let ([m, n, k], tile) = (product.sizes, product.tile);
+    let (tiles, steps) = (m.div_ceil(tile.m) * n.div_ceil(tile.n), k.div_ceil(tile.k));
+    let wanted = (target.multiprocessors / tiles).min(steps / LEAST_STEPS);
+    let steps_per_slab = steps.div_ceil(wanted.max(1));
+    (wanted > 1).then(|| Slabs { n: steps.div_ceil(steps_per_slab), steps_per_slab })
 }

@@ -32,6 +32,16 @@ __device__ __forceinline__ Matrix<const Element> operand(const Element* data, Ma
 
 }  // namespace
 
+/// A slab's part of a·b, in f32, for products that are too small to fill a device otherwise. grid = (tiles of n, tiles of m,
+/// slabs). Without a number of blocks the assembler makes room for seven and spills.
+extern "C" __global__ void __launch_bounds__(MainTile::THREADS, 2)
+matmul_slabs(const Element* a, i64 a_stride, const Element* b, i64 b_stride, float* parts, int m, int n, int k,
+             int steps_per_slab) {
+  using Parts = Operation<Element, float, 1, A, B>;
+  extended_product<MainTile>(Parts{{operand(a, A, m, k, a_stride)}, {operand(b, B, n, k, b_stride)}, {parts, m, n}},
+                             steps_per_slab);
+}
+
 /// y = a·b element by element, along a walk over both.
 extern "C" __global__ void __launch_bounds__(256)
 multiply_strided(const Element* a, const Element* b, Element* y, i64 n, GRAFT_SIZES(w), GRAFT_STRIDES(of_a), GRAFT_STRIDES(of_b)) {

@@ -144,7 +144,7 @@ impl Fold {
             Launch::rows("reduce_rows", module, (n, steps), arguments)
         };
         launch.grid[1] = slabs;
-        let stored = if is_whole { n * bytes } else { 8 * slabs * n };
+        let stored = if is_whole { 4 * n } else { 8 * slabs * n };
         plan.launches.push(launch.costs(n * count, n * count * bytes + stored));
         if !is_whole {
             plan.launches.push(self.joined(parts, slabs));
@@ -158,7 +158,7 @@ impl Fold {
         arguments.extend([long(n), long(self.gone.len()), int(slabs)]);
         arguments.extend(self.kind.numbers().map(int));
         let module = Module::file(PATH).element(self.element);
-        let moved = 8 * slabs * n + n * self.element.bytes();
+        let moved = 8 * slabs * n + 4 * n;
         Launch::elements("reduce_parts", module, (n, 1), arguments).costs(n * slabs, moved)
     }
 }

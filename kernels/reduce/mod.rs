@@ -15,7 +15,7 @@ const fn reduction(name: &'static str, run: Run, plan: fn(&Site<'_>) -> Option<P
     Kernel::new(name, |_, t| floats(t, 1), run)
         .strided(Operands::Only(&[0]))
         .flops(|_, operands, _| operands[0].iter().product::<usize>() as u64)
-        .device(Device::launches(plan).strided(Operands::Only(&[0])))
+        .device(Device::launches(plan).strided(Operands::Only(&[0])).single(Operands::None, Operands::All))
 }
 
 fn sums(_: &Node, types: &[Option<Type>]) -> bool {

@@ -45,7 +45,7 @@ __device__ __forceinline__ float end_of(int end, double whole, i64 count) {
 /// Where the reduction of a slab goes: to the parts, which are joined later, or to the result.
 struct Target {
   double* parts;
-  Element* out;
+  float* out;
   i64 n, count;
   int end;
 
@@ -53,7 +53,7 @@ struct Target {
     if (parts) {
       parts[blockIdx.y * n + i] = whole;
     } else {
-      out[i] = from_float<Element>(end_of(end, whole, count));
+      out[i] = end_of(end, whole, count);
     }
   }
 };
@@ -72,7 +72,7 @@ struct Slab {
 
 /// A team for each result: its threads take neighbours of the walk `o`.
 extern "C" __global__ void __launch_bounds__(ROW_THREADS)
-reduce_rows(const Element* x, double* parts, Element* out, i64 n, i64 count, i64 per_slab, int kind, int end, GRAFT_SIZES(k),
+reduce_rows(const Element* x, double* parts, float* out, i64 n, i64 count, i64 per_slab, int kind, int end, GRAFT_SIZES(k),
             GRAFT_STRIDES(ks), GRAFT_SIZES(o), GRAFT_STRIDES(os)) {
   const auto kept = GRAFT_WALK(k, ks), over = GRAFT_WALK(o, os);
   const Slab slab(count, per_slab);
@@ -93,7 +93,7 @@ reduce_rows(const Element* x, double* parts, Element* out, i64 n, i64 count, i64
 
 /// A thread for each result: neighbours lie side by side.
 extern "C" __global__ void __launch_bounds__(ROW_THREADS)
-reduce_columns(const Element* x, double* parts, Element* out, i64 n, i64 count, i64 per_slab, int kind, int end,
+reduce_columns(const Element* x, double* parts, float* out, i64 n, i64 count, i64 per_slab, int kind, int end,
                GRAFT_SIZES(k), GRAFT_STRIDES(ks), GRAFT_SIZES(o), GRAFT_STRIDES(os)) {
   const auto kept = GRAFT_WALK(k, ks), over = GRAFT_WALK(o, os);
   const Slab slab(count, per_slab);
@@ -113,12 +113,12 @@ reduce_columns(const Element* x, double* parts, Element* out, i64 n, i64 count, 
 
 /// Joins the slabs' parts, in order.
 extern "C" __global__ void __launch_bounds__(ROW_THREADS)
-reduce_parts(const double* parts, Element* out, i64 n, i64 count, int slabs, int kind, int end) {
+reduce_parts(const double* parts, float* out, i64 n, i64 count, int slabs, int kind, int end) {
   const i64 i = static_cast<i64>(blockIdx.x) * ROW_THREADS + threadIdx.x;
   if (i >= n) return;
   with_kind(kind, [&](auto fold) {
     double whole = fold.start();
     for (int slab = 0; slab < slabs; slab++) whole = fold(whole, parts[slab * n + i]);
-    out[i] = from_float<Element>(end_of(end, whole, count));
+    out[i] = end_of(end, whole, count);
   });
 }

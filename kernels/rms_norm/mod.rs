@@ -1,18 +1,21 @@
 //! The norm by the root of the mean square, and its gradient.
 mod cpu;
 
-use crate::{Device, Kernel, floats, layer_norm::cuda};
+use crate::{Device, Kernel, Operands, floats, layer_norm::cuda};
 use graft_ir::{Node, Type};
 
 pub(crate) const KERNELS: &[Kernel] = &[
-    Kernel::new("graft.RmsNorm", forward, cpu::rms_norm)
-        .in_place(&[(0, 0)])
-        .flops(per_element)
-        .device(Device::launches(cuda::rms_norm).in_place(&[(0, 0)])),
+    Kernel::new("graft.RmsNorm", forward, cpu::rms_norm).in_place(&[(0, 0)]).flops(per_element).device(
+        Device::launches(cuda::rms_norm).in_place(&[(0, 0)]).single(Operands::None, Operands::Only(&[1])),
+    ),
     Kernel::new("graft.RmsNormGrad", backward, cpu::rms_norm_grad)
         .in_place(&[(0, 0)])
         .flops(per_element)
-        .device(Device::launches(cuda::rms_norm_grad).in_place(&[(0, 0)])),
+        .device(
+            Device::launches(cuda::rms_norm_grad)
+                .in_place(&[(0, 0)])
+                .single(Operands::Only(&[3]), Operands::Only(&[1])),
+        ),
 ];
 
 fn per_element(_: &Node, operands: &[&[usize]], _: &[&[usize]]) -> u64 {

@@ -25,10 +25,12 @@ struct Row {
 extern "C" __global__ void __launch_bounds__(ROW_THREADS)
 softmax(const Element* x, Element* y, i64 rows, i64 n, i64 inner, int is_log) {
   each_row(n, [&](auto team, i64 given) {
-    const Row row(given < rows ? given : 0, n, inner);
-    const float largest = team.max(n, -as_float(INFINITE), [&](i64 i) { return to_float(x[row.at(i)]); });
+    // What is no row is empty: another team may be overwriting whatever it read.
+    const i64 length = given < rows ? n : 0;
+    const Row row(given, n, inner);
+    const float largest = team.max(length, -as_float(INFINITE), [&](i64 i) { return to_float(x[row.at(i)]); });
     const auto share = [&](i64 i) { return static_cast<double>(graft::exp(to_float(x[row.at(i)]) - largest)); };
-    const double total = team.sum(n, share);
+    const double total = team.sum(length, share);
     if (given >= rows) return;
     double end;
     if (is_log) {
@@ -47,9 +49,10 @@ softmax(const Element* x, Element* y, i64 rows, i64 n, i64 inner, int is_log) {
 extern "C" __global__ void __launch_bounds__(ROW_THREADS)
 softmax_grad(const Element* dy, const Element* y, Element* dx, i64 rows, i64 n, i64 inner) {
   each_row(n, [&](auto team, i64 given) {
-    const Row row(given < rows ? given : 0, n, inner);
+    const i64 length = given < rows ? n : 0;
+    const Row row(given, n, inner);
     const auto wide = [&](const Element* from, i64 i) { return static_cast<double>(to_float(from[row.at(i)])); };
-    const double along = team.sum(n, [&](i64 i) { return wide(dy, i) * wide(y, i); });
+    const double along = team.sum(length, [&](i64 i) { return wide(dy, i) * wide(y, i); });
     if (given >= rows) return;
     for (i64 i = team.lane(); i < n; i += ROW_THREADS / team.ROWS) {
       dx[row.at(i)] = from_float<Element>(static_cast<float>(wide(y, i) * (wide(dy, i) - along)));

@@ -42,8 +42,8 @@ pub(crate) struct Machines {
 
 impl Machines {
     /// The emulator; none, and said so, where there is no compiler.
-    pub(crate) fn find(folder: &Path) -> Option<Machines> {
-        let Some(toolchain) = Toolchain::find(&folder.join("emulate"), Sanitizer::None) else {
+    pub(crate) fn find(folder: &Path, sanitizer: Sanitizer) -> Option<Machines> {
+        let Some(toolchain) = Toolchain::find(&folder.join("emulate"), sanitizer) else {
             skip("no C++ compiler for x86-64 Linux: the CUDA kernels are not emulated");
             return None;
         };
@@ -225,69 +225,101 @@ fn shape(laid: &Laid) -> Shape<'_> {
     Shape { dtype: laid.dtype, dims: &laid.dims, strides: &laid.strides, known }
 }
 
-/// Runs `cases` of every kernel that is `chosen`.
-fn check_all(element: DType, cases: impl Fn(&Kernel) -> u64, chosen: impl Fn(&Kernel, &Case) -> bool) {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let Some(machines) = Machines::find(folder) else { return };
-    let mut machines = machines.with_interpreter(folder);
-    let mut failures = Vec::new();
-    for kernel in graft_kernels::all() {
-        let Some((_, generate)) = row(kernel).filter(|_| kernel.device.is_any()) else { continue };
-        let mut served = 0;
-        let mut drawn = 0;
-        for seed in 0..cases(kernel) {
-            let mut draw = Draw::new(seed, LARGEST);
+/// Which cases are run, and how.
+struct Suite {
+    /// What floats are.
+    element: DType,
+    /// What watches the kernels' memory.
+    sanitizer: Sanitizer,
+    /// The largest size of one axis.
+    largest: usize,
+    /// How many cases of a kernel are drawn.
+    cases: fn(&Kernel) -> u64,
+    /// Which of them are run.
+    chosen: fn(&Kernel, &Case) -> bool,
+}
+
+impl Suite {
+    /// All cases, as they are.
+    const ALL: Suite = Suite {
+        element: DType::Float,
+        sanitizer: Sanitizer::None,
+        largest: LARGEST,
+        cases,
+        chosen: |_, _| true,
+    };
+
+    fn run(&self) {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let Some(mut machines) = Machines::find(folder, self.sanitizer) else { return };
+        if self.sanitizer == Sanitizer::None {
+            machines = machines.with_interpreter(folder);
+        }
+        let kernels = graft_kernels::all().filter(|kernel| kernel.device.is_any());
+        let failures: Vec<String> = kernels.filter_map(|kernel| self.kernel(kernel, &mut machines)).collect();
+        assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    }
+
+    /// What is wrong with a kernel, if anything is.
+    fn kernel(&self, kernel: &Kernel, machines: &mut Machines) -> Option<String> {
+        let (_, generate) = row(kernel)?;
+        let (mut drawn, mut served) = (0, 0);
+        for seed in 0..(self.cases)(kernel) {
+            let mut draw = Draw::new(seed, self.largest);
             let case = generate(&mut draw);
-            if !chosen(kernel, &case) {
+            if !(self.chosen)(kernel, &case) {
                 continue;
             }
             drawn += 1;
             let schedule = (served < interpreted(kernel)).then(|| Schedule::ALL[served % 3]);
-            match check(kernel, (case, How { schedule, ..How::narrowed(element) }), &mut draw, &mut machines)
-            {
+            let how = How { schedule, ..How::narrowed(self.element) };
+            match check(kernel, (case, how), &mut draw, machines) {
                 Ok(Outcome::Right) => served += 1,
                 Ok(Outcome::NotServed) => {}
                 Err(e) => {
-                    failures.push(format!("{} (seed {seed}): {e}", kernel.name));
                     // What is wrong may have ended the program.
                     machines.restart();
-                    break;
+                    return Some(format!("{} (seed {seed}): {e}", kernel.name));
                 }
             }
         }
         // Sizes of 0 and integers that may divide by 0 need not be served.
-        if 4 * served < drawn {
-            failures.push(format!("{}: the device serves {served} cases only", kernel.name));
-        }
+        (4 * served < drawn).then(|| format!("{}: the device serves {served} cases only", kernel.name))
     }
-    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 
 #[test]
 fn every_device_kernel_computes_what_its_op_means() {
-    check_all(DType::Float, cases, |_, _| true);
+    Suite::ALL.run();
 }
 
 /// Kernels that serve no other floats.
 const OF_F32_ONLY: &[&str] = &["CumSum", "Einsum", "graft.AdamW", "graft.Sgd"];
 
-/// Adapters round in between, and have cases of their own.
+/// Adapters round in between, and they and generated kernels have suites of their own.
+fn is_of_this_suite(kernel: &Kernel) -> bool {
+    matches!(kernel.device.work, Work::Launches(_)) && !rows::is_of_adapter(kernel.name)
+}
+
 #[test]
 fn elements_of_16_bits_make_no_difference_to_the_meaning() {
     let elements: &[DType] =
         if crate::is_sweep() { &[DType::Bfloat16, DType::Float16] } else { &[DType::Bfloat16] };
     for &element in elements {
-        let is_float = |case: &Case| case.operands.iter().flatten().any(|o| o.dtype == DType::Float);
-        check_all(
-            element,
-            |_| 6,
-            |kernel, case| {
-                matches!(kernel.device.work, Work::Launches(_))
-                    && !rows::is_of_adapter(kernel.name)
-                    && !OF_F32_ONLY.contains(&kernel.name)
-                    && is_float(case)
-            },
-        );
+        let chosen = |kernel: &Kernel, case: &Case| {
+            let is_float = case.operands.iter().flatten().any(|o| o.dtype == DType::Float);
+            is_float && is_of_this_suite(kernel) && !OF_F32_ONLY.contains(&kernel.name)
+        };
+        Suite { element, cases: |_| 6, chosen, ..Suite::ALL }.run();
+    }
+}
+
+#[test]
+fn sanitizers_find_nothing_in_device_kernels() {
+    let cases = |_: &Kernel| if crate::is_sweep() { 12 } else { 3 };
+    for sanitizer in [Sanitizer::Address, Sanitizer::Thread] {
+        let chosen = |kernel: &Kernel, _: &Case| is_of_this_suite(kernel);
+        Suite { sanitizer, largest: 40, cases, chosen, ..Suite::ALL }.run();
     }
 }
 

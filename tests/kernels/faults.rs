@@ -108,6 +108,11 @@ const FAULTS: &[Fault] = &[
         ("MatMul", Sanitizer::None, "not"),
     ),
     fault(
+        "the slabs of a product all with the same part of the sum",
+        ["gemm/extended.cuh", "const int begin = slab * steps_per_slab;", "const int begin = 0;"],
+        ("MatMul", Sanitizer::None, "not"),
+    ),
+    fault(
         "the slabs of a sum not told apart",
         ["reduce/reduce.cu", "parts[blockIdx.y * n + i]", "parts[i]"],
         ("ReduceSum", Sanitizer::None, "not"),

@@ -15,7 +15,9 @@ fn bound(inner: usize) -> Bound {
 }
 
 fn matmul(d: &mut Draw) -> Case {
-    let [m, k, n] = [d.size(), d.size(), d.size()];
+    // Now and then a sum that is long enough to be cut.
+    let k = if d.one_in(6) { 256 + d.below(200) } else { d.size() };
+    let [m, n] = [d.size(), d.size()];
     let batch: Vec<usize> = d.shape(2).into_iter().map(|b| b.min(4)).collect();
     let lead =
         |d: &mut Draw, rows: usize, columns: usize| [d.broadcast_of(&batch), vec![rows, columns]].concat();
