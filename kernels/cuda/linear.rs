@@ -1,7 +1,7 @@
 //! What the plans of adapted linears share: sizes, and launches of the extended product and of the pass over dy.
 use super::{
     Argument::{self, Int},
-    Buffer, Dropout, Element, Launch, Module, Site, Slabs, Tile, Traffic, main_tile,
+    Buffer, Dropout, Element, Launch, Module, Site, Slabs, Tile, Traffic,
 };
 
 /// The sizes of an adapted linear.
@@ -59,7 +59,7 @@ impl Linear {
         let element = site.element(x).filter(|&e| site.element(w) == Some(e))?;
         let (x, w) = (site.input(x)?, site.input(w)?);
         let sizes = Sizes { tokens: x.rows(), n_in: x.cols(), n_out: w.cols(), rank };
-        let tile = main_tile(site.target, [sizes.tokens, sizes.n_out, sizes.n_in], element);
+        let tile = site.tile([sizes.tokens, sizes.n_out, sizes.n_in], element);
         sizes.are_served().then(|| Linear::new(sizes, element, tile))
     }
     /// The rank as the sources are compiled for: powers of two keep the number of modules small.

@@ -23,5 +23,4 @@ pub use site::{Shape, Site, Target};
 pub use source::{HEADERS, Source, sources};
 pub(crate) use source::{linear_modules, linears, ranks};
 pub(crate) use split::Slabs;
-pub(crate) use tile::main_tile;
 pub use tile::{Class, TILES, Table};

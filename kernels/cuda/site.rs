@@ -1,6 +1,7 @@
 //! What launches are planned for: one application of an op or function, with the sizes of its operands and results.
-use super::{Element, Table, Tile};
+use super::{Class, Element, Table, Tile, tile};
 use graft_ir::{DType, Node};
+use std::cell::RefCell;
 
 /// An operand or a result in device memory.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +51,8 @@ pub struct Site<'a> {
     pub outputs: Vec<Option<Shape<'a>>>,
     /// Where it is to run.
     pub target: Target,
+    /// The large products whose tiles were asked for.
+    products: RefCell<Vec<Class>>,
 }
 
 impl Shape<'_> {
@@ -86,6 +89,24 @@ impl Shape<'_> {
 }
 
 impl<'a> Site<'a> {
+    /// One where nothing is asked for yet.
+    pub fn new(
+        (node, opset): (&'a Node, i64),
+        inputs: Vec<Option<Shape<'a>>>,
+        outputs: Vec<Option<Shape<'a>>>,
+        target: Target,
+    ) -> Site<'a> {
+        Site { node, opset, inputs, outputs, target, products: RefCell::default() }
+    }
+    /// The tile for a large product of (rows, cols, depth).
+    pub(crate) fn tile(&self, sizes: [usize; 3], element: Element) -> Tile {
+        self.products.borrow_mut().push(Class::new(self.target.arch, element, sizes));
+        tile::choose(self.target, sizes, element)
+    }
+    /// The kinds of large products whose tiles a planner has asked for.
+    pub fn products(&self) -> Vec<Class> {
+        self.products.borrow().clone()
+    }
     /// Operand `i`, if it is given.
     pub fn input(&self, i: usize) -> Option<Shape<'a>> {
         self.inputs.get(i).copied().flatten()

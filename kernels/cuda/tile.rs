@@ -92,7 +92,7 @@ impl fmt::Display for Table {
 }
 
 /// The tile for a product of (rows, cols, depth).
-pub(crate) fn main_tile(target: Target, sizes: [usize; 3], element: Element) -> Tile {
+pub(super) fn choose(target: Target, sizes: [usize; 3], element: Element) -> Tile {
     if let Some(tile) = target.tile {
         return tile;
     }
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     fn chosen(target: Target, sizes: [usize; 3]) -> Tile {
-        main_tile(target, sizes, Element::Bf16)
+        choose(target, sizes, Element::Bf16)
     }
 
     #[test]
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(chosen(target, [512, 768, 768]), TILES[0]);
         // One multiprocessor has nothing to share.
         assert_eq!(chosen(Target { multiprocessors: 1, ..target }, [512, 768, 768]), TILES[1]);
-        assert_eq!(main_tile(target, [8192, 4096, 4096], Element::F32), TILES[0]);
+        assert_eq!(choose(target, [8192, 4096, 4096], Element::F32), TILES[0]);
     }
 
     #[test]

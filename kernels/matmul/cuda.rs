@@ -7,8 +7,7 @@ use crate::{
     cuda::{
         Argument::Float,
         Buffer::{self, Null, Operand, Result},
-        Element, Module, Plan, Product, Shape, Site, Slabs, Source, TILES, Target, int, long, main_tile,
-        walk,
+        Element, Module, Plan, Product, Shape, Site, Slabs, Source, TILES, Target, int, long, walk,
     },
     movement, row_major,
     strides::repeated,
@@ -182,15 +181,15 @@ impl Call {
             return Some(Plan::default());
         }
         let batch_rank = self.a.batch.len().max(self.b.batch.len());
-        self.push(out.dims.get(..batch_rank)?, site.element(0)?, site.target, &mut plan)?;
+        self.push(out.dims.get(..batch_rank)?, site.element(0)?, site, &mut plan)?;
         Some(plan)
     }
 
     /// Appends the launches of a product for each place in `batch`.
-    fn push(self, batch: &[usize], element: Element, target: Target, plan: &mut Plan) -> Option<()> {
+    fn push(self, batch: &[usize], element: Element, site: &Site<'_>, plan: &mut Plan) -> Option<()> {
         let (Call { a, b, alpha, added, to }, batch) = self.merged(batch);
         let [m, n, k] = [a.other[0], b.other[0], a.k[0]];
-        let tile = main_tile(target, [m, n, k], element);
+        let tile = site.tile([m, n, k], element);
         let along_k = [a.is_along_k(), !b.is_along_other()];
         let module = oriented(&Module::file(PATH), element, along_k).tile(tile);
         let mut product = Product { sizes: [m, n, k], tile, along_k, slabs: batch.iter().product(), element };
@@ -198,7 +197,7 @@ impl Call {
             [a.memory.into(), long(a.stride(along_k[0])), b.memory.into(), long(b.stride(along_k[1]))];
         // What joins the slabs makes f32 and adds nothing.
         let is_plain = product.slabs == 1 && alpha == 1.0 && added.memory == Null && element == Element::F32;
-        if let Some(slabs) = slabs(&product, target).filter(|_| is_plain) {
+        if let Some(slabs) = slabs(&product, site.target).filter(|_| is_plain) {
             let parts = plan.reserve(4 * slabs.n * m * n);
             let mut arguments = factors.to_vec();
             arguments.extend([parts.into(), int(m), int(n), int(k), int(slabs.steps_per_slab)]);

@@ -33,13 +33,10 @@ fn copies_are_those_of_the_cpu() {
             let view = View { dtype, dims, strides, data: from.bytes() };
             let result = ViewMut { dtype, dims: to, data: &mut expected.bytes_mut()[..len] };
             copy(&view, result, Threads::ONE).expect("whole bytes");
-            let site = Site {
-                node: &Node::new("Identity", &[], &[]),
-                opset: 18,
-                inputs: vec![Some(Shape { dtype, dims, strides, known: None })],
-                outputs: vec![Some(Shape { dtype, dims: to, strides: &whole, known: None })],
-                target: Target::default(),
-            };
+            let node = Node::new("Identity", &[], &[]);
+            let inputs = vec![Some(Shape { dtype, dims, strides, known: None })];
+            let outputs = vec![Some(Shape { dtype, dims: to, strides: &whole, known: None })];
+            let site = Site::new((&node, 18), inputs, outputs, Target::default());
             let plan = movement::cuda::plan(&site).expect("a copy is served");
             let operands = vec![from.bytes()[..extent(dims, strides) * size].to_vec()];
             let job = Job { plan, operands, results: vec![len], in_place: Vec::new() };

@@ -106,7 +106,7 @@ fn plan(function: &str, operands: &[Tensor], results: &[Tensor]) -> Plan {
     let outputs = inputs.split_off(operands.len());
     let node = Node::new(function, &[], &[]);
     let kernel = graft_kernels::all().find(|k| k.name == function).expect("the function has a kernel");
-    let site = Site { node: &node, opset: 1, inputs, outputs, target: Target::default() };
+    let site = Site::new((&node, 1), inputs, outputs, Target::default());
     kernel.device.plan(&site).unwrap_or_else(|| panic!("{function} is not served"))
 }
 

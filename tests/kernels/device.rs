@@ -213,7 +213,7 @@ fn plan(
         result.map(|r| Shape { dtype: r.dtype, dims: &r.dims, strides, known: None })
     });
     let inputs = operands.iter().map(|o| o.as_ref().map(shape)).collect();
-    let site = Site { node, opset, inputs, outputs: outputs.collect(), target };
+    let site = Site::new((node, opset), inputs, outputs.collect(), target);
     kernel.device.plan(&site)
 }
 

@@ -1,7 +1,8 @@
 //! The same runs on a GPU, or on the emulated one: on a machine that has neither driver nor device, each test runs again in
 //! a process that finds the emulated driver, if `GRAFT_NVRTC` names the folder of a compiler.
 use crate::{LOSS_TOLERANCE, config, losses, model, pytorch_losses};
-use graft_exec::{Device, Format};
+use graft_exec::{Device, Format, Options, Session};
+use graft_ir::Tensor;
 use graft_onnx::Model;
 use graft_train::{Config, Duration, Observer, Order, run};
 use std::path::Path;
@@ -117,4 +118,29 @@ fn the_demo_model_trains_as_on_the_host() {
     run(&whale, &on_host, &mut Notes::default()).expect("it trains");
     let far = farthest(&trains(&whale, &config(Device::Cuda)), &losses(&on_host.out));
     assert!(far <= LOSS_TOLERANCE, "a loss differs by {far:e}");
+}
+
+/// What a tuning finds is a line for each kind of product, and changes no result.
+#[test]
+fn tiles_of_products_are_measured() {
+    if !finds_device("tiles_of_products_are_measured") {
+        return;
+    }
+    let graph = graft_ir::parse(
+        "<ir_version: 10, opset_import: [\"\" : 18]>\ng (float[60, 64] x, float[64, 32] w) => (float[60, 32] z) { y = \
+         MatMul (x, w) z = Tanh (y) }",
+    );
+    let tensor = |dims: &[usize; 2]| {
+        let elements: Vec<f32> = (0..dims[0] * dims[1]).map(|i| (i as f32 * 0.37).sin()).collect();
+        Tensor::f32(dims, &elements)
+    };
+    let (x, w) = (tensor(&[60, 64]), tensor(&[64, 32]));
+    let options = Options { device: Device::Cuda, ..Options::default() };
+    let mut session = Session::new(&graph.expect("a graph"), &[], &options).expect("a session");
+    let before = session.run(&[("x", &x), ("w", &w)]).expect("it runs");
+    let table = session.tune(&[("x", &x), ("w", &w)]).expect("it is tuned").to_string();
+    let words: Vec<&str> = table.split_whitespace().collect();
+    assert_eq!(words[1..5], ["float", "64", "32", "64"], "{table}");
+    assert!(words.len() == 6 && ["0", "1"].contains(&words[5]), "{table}");
+    assert_eq!(session.run(&[("x", &x), ("w", &w)]).expect("it runs"), before);
 }

@@ -1,7 +1,10 @@
 //! What a session runs on: memory that holds state and activations, and something that does a plan's steps there.
 use crate::{place::Place, plan::Plan, profile::Profile};
 use graft_ir::{Result, Tensor};
-use graft_kernels::{Threads, cuda::Target};
+use graft_kernels::{
+    Threads,
+    cuda::{Table, Target},
+};
 use std::ops::Range;
 
 /// A machine's memory and its steps.
@@ -24,6 +27,8 @@ pub(crate) trait Backend: Send {
     fn prepare(&mut self, plan: &mut Plan) -> Result<Vec<String>>;
     /// Does a plan's steps, measuring each where there is a profile.
     fn run(&mut self, plan: &mut Plan, threads: Threads, profile: Option<&mut Profile>) -> Result<()>;
+    /// Measures, on what the memory holds, which tiles of the plan's large products are the fastest.
+    fn tune(&mut self, plan: &Plan) -> Result<Table>;
     /// What lies at a place after a run, row-major.
     fn tensor(&self, plan: &Plan, place: &Place) -> Result<Tensor>;
 }

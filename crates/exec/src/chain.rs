@@ -119,7 +119,7 @@ impl Run {
         let none = || Error::new(Code::DEVICE, "no kernel can be made of it").at(format!("`{}`", node.op));
         // An operand is read before any result is stored, by the same thread.
         let pairs = (0..inputs.len()).flat_map(|i| (0..outputs.len()).map(move |o| (i, o))).collect();
-        let work = Work::Launches(Launches { plan: Arc::new(plan.ok_or_else(none)?), pairs });
+        let work = Work::Launches(Launches { plan: Arc::new(plan.ok_or_else(none)?), pairs, kernel: None });
         Ok(Step { work, inputs: inputs.into_iter().map(Some).collect(), outputs, ..Step::of(&node) })
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     backend::Backend,
     constants::Constant,
+    device::{self, Whole},
     place::{Place, Storage},
     plan::Plan,
     profile::{Entry, Profile},
@@ -10,14 +11,14 @@ use crate::{
 };
 use graft_ir::{Result, Tensor, infer::node_label};
 use graft_kernels::{
-    Memory, Threads,
-    cuda::{Buffer, DeviceMemory, Gpu, Recording, Target},
+    Kernel, Memory, Threads,
+    cuda::{self, Buffer, Class, DeviceMemory, Gpu, Recording, TILES, Table, Target},
 };
 use std::{
     collections::HashMap,
     ops::Range,
     sync::{Arc, Weak},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// A device with the session's memory on it.
@@ -32,6 +33,9 @@ pub(crate) struct Cuda {
     /// What steps on the host work on: a memory laid out like the device's.
     mirror: Memory,
 }
+
+/// How often each tile is measured, in one go.
+const MEASURED: usize = 20;
 
 /// What the device keeps of a plan.
 #[derive(Default)]
@@ -67,6 +71,11 @@ impl Cuda {
     }
     /// Launches a step.
     fn launch(&self, plan: &Plan, step: &Step, launches: &Launches) -> Result<()> {
+        let scratch = step.scratch.map_or(0, |(b, _)| self.memory.address() + plan.offsets[b] as u64);
+        self.launch_as(plan, step, &launches.plan, scratch)
+    }
+    /// Launches a step by this plan, with scratch memory at an address.
+    fn launch_as(&self, plan: &Plan, step: &Step, launches: &cuda::Plan, scratch: u64) -> Result<()> {
         let place = |place: Option<&Option<Place>>| -> u64 {
             let Some(Some(place)) = place else { return 0 };
             let base = match place.storage {
@@ -77,14 +86,13 @@ impl Cuda {
             };
             base + place.bytes().start as u64
         };
-        let scratch = step.scratch.map_or(0, |(b, _)| self.memory.address() + plan.offsets[b] as u64);
         let address = |buffer: Buffer| match buffer {
             Buffer::Operand(i) => place(step.inputs.get(i)),
             Buffer::Result(i) => place(step.outputs.get(i)),
             Buffer::Workspace(at) => scratch + at as u64,
             Buffer::Null => 0,
         };
-        let launched = launches.plan.launches.iter().try_for_each(|launch| self.gpu.launch(launch, &address));
+        let launched = launches.launches.iter().try_for_each(|launch| self.gpu.launch(launch, &address));
         launched
             .map_err(|e| e.at(format!("node `{}` ({})", node_label(&plan.graph, &step.node), step.node.op)))
     }
@@ -104,6 +112,42 @@ impl Cuda {
             self.gpu.write(&mut self.memory, range.start, &self.mirror.bytes()[range])?;
         }
         Ok(())
+    }
+    /// The time that a step takes with each tile, and the products whose tile that is; none if it has no such product.
+    fn measure(
+        &mut self,
+        plan: &Plan,
+        step: &Step,
+        kernel: &Kernel,
+    ) -> Result<Option<(Vec<Duration>, Vec<Class>)>> {
+        let results: Vec<_> = step.outputs.iter().map(|p| p.as_ref().map(Whole::at)).collect();
+        let constant = |p: &Place| p.buffer().is_none();
+        let known =
+            |i: usize| step.inputs[i].as_ref().filter(|p| constant(p)).map(|place| plan.constant(place));
+        let (mut times, mut products) = (Vec::new(), Vec::new());
+        for &tile in TILES {
+            let target = Target { tile: Some(tile), ..self.gpu.target() };
+            let site = device::site((&step.node, step.opset), &step.inputs, &results, &known, target);
+            let Some(launches) = kernel.device.plan(&site) else { return Ok(None) };
+            products = site.products();
+            if products.is_empty() {
+                return Ok(None);
+            }
+            self.gpu.prepare([&launches])?;
+            let scratch = self.gpu.allocate(launches.workspace)?;
+            let run = |times: usize| -> Result<Duration> {
+                let start = Instant::now();
+                for _ in 0..times {
+                    self.launch_as(plan, step, &launches, scratch.address())?;
+                }
+                self.gpu.wait()?;
+                Ok(start.elapsed())
+            };
+            // The first runs load the kernels.
+            run(2)?;
+            times.push(run(MEASURED)?);
+        }
+        Ok(Some((times, products)))
     }
     fn step(&mut self, plan: &Plan, step: &Step, threads: Threads) -> Result<()> {
         match &step.work {
@@ -181,6 +225,16 @@ impl Backend for Cuda {
             plan.loaded.recording = Some((self.generation, recorded));
         }
         plan.loaded.recording.as_ref().map_or(Ok(()), |(_, recording)| self.gpu.replay(recording))
+    }
+    fn tune(&mut self, plan: &Plan) -> Result<Table> {
+        let mut table = Table::default();
+        for step in &plan.steps {
+            let Work::Launches(Launches { kernel: Some(kernel), .. }) = &step.work else { continue };
+            let Some((times, products)) = self.measure(plan, step, kernel)? else { continue };
+            let fastest = (0..times.len()).min_by_key(|&i| times[i]).unwrap_or(0);
+            products.into_iter().for_each(|class| table.insert(class, fastest));
+        }
+        Ok(table)
     }
     fn tensor(&self, plan: &Plan, place: &Place) -> Result<Tensor> {
         match plan.range(place) {

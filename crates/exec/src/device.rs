@@ -49,6 +49,10 @@ impl Whole {
         let dims = ty.sizes()?;
         Some(Whole { dtype: ty.dtype, strides: row_major(&dims), dims })
     }
+    /// What lies, or would lie, row-major in the memory of a place.
+    pub(crate) fn at(place: &Place) -> Whole {
+        Whole { dtype: place.dtype, dims: place.dims.clone(), strides: row_major(&place.dims) }
+    }
     fn shape(&self) -> Shape<'_> {
         Shape { dtype: self.dtype, dims: &self.dims, strides: &self.strides, known: None }
     }
@@ -73,13 +77,9 @@ pub(crate) fn site<'a>(
             known: known(i).filter(is_whole).filter(|_| place.is_row_major()),
         })
     };
-    Site {
-        node,
-        opset,
-        inputs: inputs.iter().enumerate().map(operand).collect(),
-        outputs: results.iter().map(|r| r.as_ref().map(Whole::shape)).collect(),
-        target,
-    }
+    let inputs = inputs.iter().enumerate().map(operand).collect();
+    let outputs = results.iter().map(|r| r.as_ref().map(Whole::shape)).collect();
+    Site::new((node, opset), inputs, outputs, target)
 }
 
 /// Whether the device would launch a node whose operands were all row-major.
@@ -97,12 +97,9 @@ pub(crate) fn serves(graph: &Graph, node: &Node, target: Target) -> bool {
         tensor.map(|t| &t.data()[..]).filter(|bytes| bytes.len() <= KNOWN)
     };
     let operands = operands.iter().enumerate();
-    let site = Site {
-        node,
-        opset: graph.opset(node.domain_and_name().0).unwrap_or(1),
-        inputs: operands.map(|(i, o)| o.as_ref().map(|o| Shape { known: known(i), ..o.shape() })).collect(),
-        outputs: results.iter().map(|r| r.as_ref().map(Whole::shape)).collect(),
-        target,
-    };
+    let inputs = operands.map(|(i, o)| o.as_ref().map(|o| Shape { known: known(i), ..o.shape() })).collect();
+    let outputs = results.iter().map(|r| r.as_ref().map(Whole::shape)).collect();
+    let opset = graph.opset(node.domain_and_name().0).unwrap_or(1);
+    let site = Site::new((node, opset), inputs, outputs, target);
     kernel.device.plan(&site).is_some()
 }

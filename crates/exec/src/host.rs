@@ -7,7 +7,10 @@ use crate::{
     step::{Arena, gathered},
 };
 use graft_ir::{Code, Error, Result, Tensor};
-use graft_kernels::{Memory, Threads, cuda::Target};
+use graft_kernels::{
+    Memory, Threads,
+    cuda::{Table, Target},
+};
 use std::{ops::Range, time::Instant};
 
 /// The processor's memory.
@@ -65,6 +68,10 @@ impl Backend for Host {
             }
         }
         Ok(())
+    }
+    fn tune(&mut self, _: &Plan) -> Result<Table> {
+        Err(Error::new(Code::DEVICE, "the processor's products have no tiles to choose from")
+            .help("tune with `--device cuda`"))
     }
     fn tensor(&self, plan: &Plan, place: &Place) -> Result<Tensor> {
         let bytes = match plan.range(place) {

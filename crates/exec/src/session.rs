@@ -12,7 +12,7 @@ use crate::{
 use graft_ir::{
     Array, Code, DType, Error, Graph, Precision, Result, Tensor, Type, Value, error::nearest, eval::eval,
 };
-use graft_kernels::Threads;
+use graft_kernels::{Threads, cuda::Table};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::collections::HashSet;
 
@@ -139,6 +139,17 @@ impl Session {
         match self.plans.first() {
             Some((_, Planned::Plan(_))) => self.run_plan(&tensors),
             _ => self.interpret(tensors),
+        }
+    }
+    /// Runs the graph once and measures which tiles of its large products are the fastest on this device.
+    ///
+    /// # Errors
+    /// As [`Session::run`]; `DEVICE` on a device that has no tiles to choose from.
+    pub fn tune(&mut self, feeds: &[(&str, &Tensor)]) -> Result<Table> {
+        self.run(feeds)?;
+        match self.plans.first() {
+            Some((_, Planned::Plan(plan))) => self.backend.tune(plan),
+            _ => Err(Error::new(Code::DYNAMIC, "what depends on data is not launched, and has no tiles")),
         }
     }
     /// Replaces the value of a state input.

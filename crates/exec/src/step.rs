@@ -31,6 +31,8 @@ pub(crate) struct Launches {
     pub(crate) plan: Arc<graft_kernels::cuda::Plan>,
     /// Pairs (operand, result): the result may overwrite the operand.
     pub(crate) pairs: Vec<(usize, usize)>,
+    /// The row of the table that the plan comes from; none for a chain of element-wise steps.
+    pub(crate) kernel: Option<&'static Kernel>,
 }
 
 /// A step of a plan.

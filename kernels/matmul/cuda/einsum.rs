@@ -58,7 +58,7 @@ impl Steps<'_> {
                 let a = self.factor(a, batch, rest, k)?.served(Element::F32, plan)?;
                 let b = self.factor(b, batch, rest, k)?.served(Element::F32, plan)?;
                 let call = Call { a, b, alpha: 1.0, added: NOTHING, to: self.place(&step.to) };
-                call.push(&sizes(batch), Element::F32, self.site.target, plan)
+                call.push(&sizes(batch), Element::F32, self.site, plan)
             }
         }
     }

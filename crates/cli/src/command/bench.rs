@@ -9,9 +9,10 @@ use crate::{
 };
 use graft_exec::{Options, Session};
 use graft_ir::{Builder, Code, DType, Dim, Error, Graph, Node, Result, Tensor, Type, cost};
+use graft_kernels::cuda::{Cache, Table};
 use graft_passes::{self as passes, Context, Stage, optimizer, pipeline};
 use serde_json::json;
-use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, time::Instant};
+use std::{collections::BTreeMap, fs, num::NonZeroUsize, path::PathBuf, time::Instant};
 
 /// Measure the time of a step
 #[derive(clap::Args)]
@@ -40,6 +41,9 @@ pub(crate) struct Args {
     inlined: bool,
     #[command(flatten)]
     machine: Machine,
+    /// Measure the tiles of large products on the GPU, keep the fastest for later runs, and print them
+    #[arg(long, conflicts_with_all = ["json", "profile"])]
+    tune: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -80,6 +84,9 @@ impl Args {
         for (name, tensor) in optimizer::initial_state(&graph)? {
             session.set_state(&name, &tensor)?;
             feeds.retain(|(fed, _)| *fed != name);
+        }
+        if self.tune {
+            return tune(&mut session, &feeds, ui);
         }
         let times = measure(&mut session, &feeds, self.steps.get())?;
         session.notices().iter().for_each(|notice| ui.say(notice));
@@ -144,6 +151,22 @@ impl Args {
             ["canonicalize", "fuse", "grad", "optimizer"].map(Stage::new);
         Ok(vec![canonicalize, inject, fuse.clone(), head, loss, grad, optimizer, fuse])
     }
+}
+
+/// Measures tiles, and puts what is found over what was kept before.
+fn tune(session: &mut Session, feeds: &[(String, Tensor)], ui: &mut Ui) -> Result<()> {
+    let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let found = session.tune(&feeds)?;
+    let mut kept = Table::default();
+    if let Some(path) = Cache::of_user().tiles() {
+        if let Ok(text) = fs::read_to_string(&path) {
+            kept = text.parse::<Table>().map_err(|e| e.at(format!("`{}`", path.display())))?;
+        }
+        kept.extend(found.clone());
+        graft_onnx::atomic_write(&path, kept.to_string().as_bytes())?;
+        ui.say(&format!("wrote {}", path.display()));
+    }
+    ui.out(&found.to_string())
 }
 
 /// Runs two steps to warm up and `steps` that are timed.

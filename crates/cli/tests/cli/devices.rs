@@ -18,6 +18,9 @@ fn a_machine_without_a_gpu_is_told_so() {
     let refused = sandbox.graft("doctor --self-test cuda");
     assert_eq!(refused.code, 5, "{}", refused.stderr);
     assert!(refused.stderr.contains("CUDA") && refused.stderr.contains("--device cpu"), "{}", refused.stderr);
+    let untuned = sandbox.graft("bench tiny.onnx --tune");
+    assert_eq!(untuned.code, 5, "{}", untuned.stderr);
+    assert!(untuned.stderr.contains("--device cuda"), "{}", untuned.stderr);
 }
 
 /// A sandbox with the emulated driver in it, and the folder of the compiler; none, and said so, without one.
@@ -59,9 +62,12 @@ fn an_emulated_device_is_used_only_where_it_is_meant_and_never_measured() {
     let passed = found.stdout.lines().filter(|line| line.contains("passed, largest error")).count();
     assert_eq!(passed, 2, "{}", found.stdout);
 
-    let measured = run(&sandbox, &nvrtc, true, "bench tiny.onnx --device cuda");
-    assert_eq!(measured.code, 5, "{}", measured.stderr);
-    assert!(measured.stderr.contains("EMULATED"), "{}", measured.stderr);
+    for line in ["bench tiny.onnx --device cuda", "bench tiny.onnx --device cuda --tune"] {
+        let measured = run(&sandbox, &nvrtc, true, line);
+        assert_eq!(measured.code, 5, "{}", measured.stderr);
+        assert!(measured.stderr.contains("EMULATED"), "{}", measured.stderr);
+    }
+    assert!(!sandbox.path("cache/kernels/tiles.txt").exists());
 }
 
 #[test]

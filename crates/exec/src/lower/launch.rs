@@ -80,7 +80,7 @@ impl Lowering<'_> {
         let pairs = kernel.device.in_place.to_vec();
         let work = match kernel.device.work {
             kernels::Work::Map(expression) => expression.text(&site).map(Work::Map),
-            _ => Some(Work::Launches(Launches { plan: Arc::new(plan), pairs })),
+            _ => Some(Work::Launches(Launches { plan: Arc::new(plan), pairs, kernel: Some(kernel) })),
         };
         let Some(work) = work else { return Ok(None) };
         let mut inputs = inputs.to_vec();
