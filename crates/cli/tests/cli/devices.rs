@@ -61,6 +61,7 @@ fn an_emulated_device_is_used_only_where_it_is_meant_and_never_measured() {
     assert!(found.stdout.contains("(EMULATED)"), "{}", found.stdout);
     let passed = found.stdout.lines().filter(|line| line.contains("passed, largest error")).count();
     assert_eq!(passed, 2, "{}", found.stdout);
+    assert!(found.stdout.contains("skipped: needs a GPU"), "{}", found.stdout);
 
     for line in ["bench tiny.onnx --device cuda", "bench tiny.onnx --device cuda --tune"] {
         let measured = run(&sandbox, &nvrtc, true, line);
