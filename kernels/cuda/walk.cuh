@@ -1,8 +1,20 @@
-//! Walks over strided tensors, in the order of a row-major one of the same sizes.
+//! A thread's elements, and walks over strided tensors, in the order of a row-major one of the same sizes.
 #pragma once
 #include "cuda/dialect.cuh"
 
 namespace graft {
+
+/// Elements of a thread that takes several: enough loads under way at once. Launches count with it, too (`launch.rs`).
+inline constexpr int PER_THREAD = 4;
+
+/// Calls `f(i)` for each of this thread's elements out of `n`.
+template <class F> __device__ __forceinline__ void each(i64 n, F f) {
+  const i64 first = static_cast<i64>(blockIdx.x) * 256 * PER_THREAD + threadIdx.x;
+#pragma unroll
+  for (int j = 0; j < PER_THREAD; j++) {
+    if (first + j * 256 < n) f(first + j * 256);
+  }
+}
 
 /// The most axes that a walk has.
 inline constexpr int AXES = 8;

@@ -7,20 +7,8 @@ namespace {
 
 using Unit = GRAFT_UNIT;
 
-/// Elements that a thread moves: enough loads under way at once.
-constexpr int PER_THREAD = 4;
-
 /// The sides of a tile that is turned.
 constexpr int TURNED = 32;
-
-/// Calls `f(i)` for each of this thread's elements out of `n`.
-template <class F> __device__ __forceinline__ void each(i64 n, F f) {
-  const i64 first = static_cast<i64>(blockIdx.x) * 256 * PER_THREAD + threadIdx.x;
-#pragma unroll
-  for (int j = 0; j < PER_THREAD; j++) {
-    if (first + j * 256 < n) f(first + j * 256);
-  }
-}
 
 }  // namespace
 

@@ -3,13 +3,11 @@
 //!
 //! AdamW: `m' = β₁m + (1−β₁)g`, `v' = β₂v + (1−β₂)g²`, `p' = p − lr·λ·p − lr·(m'/(1−β₁ᵗ)) / (√(v'/(1−β₂ᵗ)) + ε)`.
 //! SGD: `p' = p − lr·(g + λ·p)`.
-#include "cuda/dialect.cuh"
+#include "cuda/walk.cuh"
 
 using namespace graft;
 
 namespace {
-
-constexpr int PER_THREAD = 4;
 
 /// base ^ n for n ≥ 0, by squaring.
 __device__ __forceinline__ double power(double base, i64 n) {
@@ -19,15 +17,6 @@ __device__ __forceinline__ double power(double base, i64 n) {
     base *= base;
   }
   return result;
-}
-
-/// Calls `f(i)` for each of this thread's elements out of `n`.
-template <class F> __device__ __forceinline__ void each(i64 n, F f) {
-  const i64 first = static_cast<i64>(blockIdx.x) * 256 * PER_THREAD + threadIdx.x;
-#pragma unroll
-  for (int j = 0; j < PER_THREAD; j++) {
-    if (first + j * 256 < n) f(first + j * 256);
-  }
 }
 
 }  // namespace
