@@ -127,8 +127,8 @@ impl Drop for Emulator {
 }
 
 impl Job {
-    /// Operands, results, workspace.
-    fn buffers(&self) -> Vec<Vec<u8>> {
+    /// What memory holds before: operands, results (poisoned, or the operand that lies there), workspace (poisoned).
+    pub fn buffers(&self) -> Vec<Vec<u8>> {
         let seed =
             |o: usize| self.in_place.iter().find(|pair| pair.1 == o).map(|&(i, _)| self.operands[i].clone());
         let results =
@@ -136,7 +136,8 @@ impl Job {
         let workspace = vec![POISON; self.plan.workspace];
         self.operands.iter().cloned().chain(results).chain([workspace]).collect()
     }
-    fn is_result(&self, buffer: usize) -> bool {
+    /// Whether this one of the buffers is a result.
+    pub fn is_result(&self, buffer: usize) -> bool {
         (self.operands.len()..self.operands.len() + self.results.len()).contains(&buffer)
     }
     fn encode(&self, toolchain: &Toolchain, order: u64, seed: u64) -> Result<Vec<u8>, String> {
@@ -163,20 +164,26 @@ impl Job {
             numbers(bytes, &self.argument(argument));
         }
     }
+    /// Which of the buffers an argument points to, and to which of its bytes; none for a null pointer.
+    pub fn place(&self, buffer: Buffer) -> Option<(usize, usize)> {
+        let n_operands = self.operands.len();
+        match buffer {
+            Buffer::Operand(i) => {
+                let shared = self.in_place.iter().find(|pair| pair.0 == i).map(|&(_, o)| n_operands + o);
+                Some((shared.unwrap_or(i), 0))
+            }
+            Buffer::Result(i) => Some((n_operands + i, 0)),
+            Buffer::Workspace(at) => Some((n_operands + self.results.len(), at)),
+            Buffer::Null => None,
+        }
+    }
     /// Size, buffer (or none), and the value or the place in the buffer.
     fn argument(&self, argument: Argument) -> [u64; 3] {
         let none = u64::MAX;
-        let n_operands = self.operands.len();
         match argument {
-            Argument::Buffer(Buffer::Operand(i)) => {
-                let shared = self.in_place.iter().find(|pair| pair.0 == i).map(|&(_, o)| n_operands + o);
-                [8, shared.unwrap_or(i) as u64, 0]
+            Argument::Buffer(buffer) => {
+                self.place(buffer).map_or([8, none, 0], |(i, at)| [8, i as u64, at as u64])
             }
-            Argument::Buffer(Buffer::Result(i)) => [8, (n_operands + i) as u64, 0],
-            Argument::Buffer(Buffer::Workspace(at)) => {
-                [8, (n_operands + self.results.len()) as u64, at as u64]
-            }
-            Argument::Buffer(Buffer::Null) => [8, none, 0],
             Argument::Int(n) => [4, none, u64::from(n.cast_unsigned())],
             Argument::Word(n) => [4, none, u64::from(n)],
             Argument::Long(n) => [8, none, n.cast_unsigned()],

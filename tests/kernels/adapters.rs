@@ -45,11 +45,15 @@ fn widened(bound: Bound, dtype: DType) -> Bound {
 fn run(
     kernel: &Kernel,
     (element, target): (DType, Target),
-    (mut case, draw): (Case, &mut Draw),
+    (case, draw): (Case, &mut Draw),
     machines: &mut Machines,
 ) -> Result<Outcome, String> {
-    (case.bound, case.element) = (widened(case.bound, element), Some(element));
-    check(kernel, (case, How { element, target, schedule: None }), draw, machines)
+    check(kernel, (rounded(case, element), How { element, target, schedule: None }), draw, machines)
+}
+
+/// A case whose sums may differ as they do where they are rounded to `element` on the way.
+pub(crate) fn rounded(case: Case, element: DType) -> Case {
+    Case { bound: widened(case.bound, element), element: Some(element), ..case }
 }
 
 /// So many cases with 16-bit elements and sizes up to `largest`; and whether there is more: one more of them with large

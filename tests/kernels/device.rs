@@ -154,50 +154,89 @@ impl How {
     }
 }
 
+/// A case that is laid out for the device, its floats narrowed, and what it should come to.
+pub(crate) struct Prepared {
+    kernel: &'static str,
+    case: Case,
+    reference: Vec<Array>,
+    wanted: Vec<bool>,
+    described: String,
+    /// What the device has to do.
+    pub(crate) job: Job,
+}
+
+impl Prepared {
+    /// `None` if the device does not serve the case.
+    pub(crate) fn of(
+        kernel: &Kernel,
+        (mut case, how): (Case, How),
+        draw: &mut Draw,
+    ) -> Result<Option<Prepared>, String> {
+        let mut operands = Vec::new();
+        for (i, operand) in case.operands.iter_mut().enumerate() {
+            let is_strided = kernel.device.strided.contains(i);
+            let laid = operand
+                .as_mut()
+                .map(|array| lay_as(how.element(kernel.device.single.0, i), array, is_strided, draw));
+            operands.push(laid.transpose().map_err(|e| e.to_string())?);
+        }
+        let mut reference = case.reference(kernel.name).map_err(|e| format!("{e}; {case:?}"))?;
+        for (i, result) in reference.iter_mut().enumerate().filter(|(_, r)| r.dtype == DType::Float) {
+            result.dtype = how.element(kernel.device.single.1, i);
+        }
+        let wanted = wanted(kernel, &case, draw)?;
+        let (graph, node) = case.node(kernel.name, &wanted).map_err(|e| e.to_string())?;
+        let opset = graph.opset(node.domain_and_name().0).unwrap_or(1);
+        let results = chosen(&reference, &wanted);
+        let Some(plan) = plan(kernel, (&node, opset, how.target), &operands, &results) else {
+            return Ok(None);
+        };
+        let in_place = in_place(kernel.device.in_place, &operands, &results, draw);
+        let sizes = operands.iter().flatten().map(|o| (o.dtype, &o.dims, &o.strides)).collect::<Vec<_>>();
+        let described = format!(
+            "opset {opset}, {:?}, wanted {wanted:?}, in place {in_place:?}, operands {sizes:?}",
+            case.attrs
+        );
+        let bytes =
+            |o: &Option<Laid>| o.as_ref().map_or(Vec::new(), |o| o.memory.bytes()[..o.bytes()].to_vec());
+        let len = |r: &Option<&Array>| r.map_or(0, |a| a.len() * a.dtype.bits() / 8);
+        let job = Job {
+            plan,
+            operands: operands.iter().map(bytes).collect(),
+            results: results.iter().map(len).collect(),
+            in_place,
+        };
+        Ok(Some(Prepared { kernel: kernel.name, case, reference, wanted, described, job }))
+    }
+    /// The element types of the results.
+    fn dtypes(&self) -> Vec<DType> {
+        self.reference.iter().map(|r| r.dtype).collect()
+    }
+    /// What is wrong with what a machine made of the job, if anything is.
+    pub(crate) fn judge(&self, made: Result<Vec<Vec<u8>>, String>) -> Result<(), String> {
+        let judged = made.and_then(|made| {
+            let found: Vec<_> =
+                made.into_iter().zip(&self.wanted).map(|(bytes, w)| w.then_some(bytes)).collect();
+            judge(self.kernel, &self.case, &chosen(&self.reference, &self.wanted), &found)
+        });
+        judged.map_err(|what| format!("{what}; {}", self.described))
+    }
+}
+
+/// The results that are wanted.
+fn chosen<'a>(results: &'a [Array], wanted: &[bool]) -> Vec<Option<&'a Array>> {
+    results.iter().zip(wanted).map(|(r, w)| w.then_some(r)).collect()
+}
+
 /// Runs a case, its floats narrowed, if the device serves it.
 pub(crate) fn check(
     kernel: &Kernel,
-    (mut case, how): (Case, How),
+    (case, how): (Case, How),
     draw: &mut Draw,
     machines: &mut Machines,
 ) -> Result<Outcome, String> {
-    let mut operands = Vec::new();
-    for (i, operand) in case.operands.iter_mut().enumerate() {
-        let is_strided = kernel.device.strided.contains(i);
-        let laid = operand
-            .as_mut()
-            .map(|array| lay_as(how.element(kernel.device.single.0, i), array, is_strided, draw));
-        operands.push(laid.transpose().map_err(|e| e.to_string())?);
-    }
-    let mut reference = case.reference(kernel.name).map_err(|e| format!("{e}; {case:?}"))?;
-    for (i, result) in reference.iter_mut().enumerate().filter(|(_, r)| r.dtype == DType::Float) {
-        result.dtype = how.element(kernel.device.single.1, i);
-    }
-    let wanted = wanted(kernel, &case, draw)?;
-    let (graph, node) = case.node(kernel.name, &wanted).map_err(|e| e.to_string())?;
-    let opset = graph.opset(node.domain_and_name().0).unwrap_or(1);
-    let results: Vec<_> = reference.iter().zip(&wanted).map(|(r, w)| w.then_some(r)).collect();
-    let Some(plan) = plan(kernel, (&node, opset, how.target), &operands, &results) else {
-        return Ok(Outcome::NotServed);
-    };
-    let in_place = in_place(kernel.device.in_place, &operands, &results, draw);
-    let sizes = operands.iter().flatten().map(|o| (o.dtype, &o.dims, &o.strides)).collect::<Vec<_>>();
-    let described = format!(
-        "opset {opset}, {:?}, wanted {wanted:?}, in place {in_place:?}, operands {sizes:?}",
-        case.attrs
-    );
-    let bytes = |o: &Option<Laid>| o.as_ref().map_or(Vec::new(), |o| o.memory.bytes()[..o.bytes()].to_vec());
-    let len = |r: &Option<&Array>| r.map_or(0, |a| a.len() * a.dtype.bits() / 8);
-    let job = Job {
-        plan,
-        operands: operands.iter().map(bytes).collect(),
-        results: results.iter().map(len).collect(),
-        in_place,
-    };
-    let dtypes: Vec<DType> = reference.iter().map(|r| r.dtype).collect();
-    let first = machines.run(&job, &dtypes, how.schedule).map_err(|e| format!("{e}; {described}"))?;
-    let found: Vec<_> = first.into_iter().zip(&wanted).map(|(bytes, w)| w.then_some(bytes)).collect();
-    judge(kernel.name, &case, &results, &found).map_err(|what| format!("{what}; {described}"))?;
+    let Some(prepared) = Prepared::of(kernel, (case, how), draw)? else { return Ok(Outcome::NotServed) };
+    prepared.judge(machines.run(&prepared.job, &prepared.dtypes(), how.schedule))?;
     Ok(Outcome::Right)
 }
 
@@ -294,7 +333,7 @@ fn every_device_kernel_computes_what_its_op_means() {
 }
 
 /// Kernels that serve no other floats.
-const OF_F32_ONLY: &[&str] = &["CumSum", "Einsum", "graft.AdamW", "graft.Sgd"];
+pub(crate) const OF_F32_ONLY: &[&str] = &["CumSum", "Einsum", "graft.AdamW", "graft.Sgd"];
 
 /// Adapters round in between, and they and generated kernels have suites of their own.
 fn is_of_this_suite(kernel: &Kernel) -> bool {

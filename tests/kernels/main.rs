@@ -6,6 +6,7 @@ mod case;
 mod device;
 mod draw;
 mod faults;
+mod gpu;
 #[path = "../cuda/interpreter.rs"]
 mod interpreter;
 mod layout;
