@@ -28,10 +28,15 @@ __device__ __forceinline__ void sync_block() { __syncthreads(); }
 __device__ __forceinline__ u32 shared_address(const void* p) { return static_cast<u32>(__cvta_generic_to_shared(p)); }
 
 /// Begins to copy the first `bytes` of 16 bytes, both 16-byte aligned; the rest of the destination becomes zero
-/// ("cp.async": src-size). The source must be a valid address even where `bytes` is 0. `.cg` goes past the L1 cache.
+/// ("cp.async": src-size); none is read where `bytes` is 0. `.cg` goes past the L1 cache.
 __device__ __forceinline__ void copy_async(void* shared, const void* global, int bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
                :: "r"(shared_address(shared)), "l"(global), "r"(bytes) : "memory");
+}
+
+/// Begins to copy 16 bytes.
+__device__ __forceinline__ void copy_async(void* shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(shared_address(shared)), "l"(global) : "memory");
 }
 
 /// Closes the thread's group of copies ("cp.async.commit_group"); a group may be empty.

@@ -76,7 +76,7 @@ impl Linear {
     }
     /// The tile of its products with as few columns as the rank.
     pub(crate) fn rank_tile(&self) -> Tile {
-        rank_tile(self.padded_rank())
+        narrow_tile(self.padded_rank(), self.element)
     }
     /// The product of activations and a matrix with as few columns as the rank.
     pub(crate) fn projection(&self) -> Product {
@@ -90,9 +90,14 @@ impl Linear {
     }
 }
 
-/// The tile of a product with as few columns as the rank: `RankTile` in `instance.cuh`.
-pub(crate) fn rank_tile(rank: usize) -> Tile {
-    Tile { m: 64, n: rank, k: 64, warps: [4, 1], stages: 2 }
+/// The stages of a ring that hides how long memory takes: `NarrowTile` in `instance.cuh`, `RankGrad` in `rank_grad.cuh`.
+fn stages(element: Element) -> usize {
+    if element == Element::F32 { 2 } else { 4 }
+}
+
+/// The tile of a product with few columns: `NarrowTile` in `instance.cuh`.
+pub(crate) fn narrow_tile(cols: usize, element: Element) -> Tile {
+    Tile { m: 64, n: cols, k: 64, warps: [4, 1], stages: stages(element) }
 }
 
 /// A product of (rows, cols, depth) by blocks of `tile`.
@@ -179,8 +184,8 @@ impl RankGrad<'_> {
     ) -> Launch {
         let Sizes { tokens, n_out, rank, .. } = self.linear.sizes;
         let (up, bytes, tiles) = (rank * n_out, self.linear.element.bytes(), tokens.div_ceil(RANK_GRAD));
-        // Panels of what was saved (once), and of dy and the weight (twice): rows of 64 elements, or of the rank, and
-        // 16 bytes.
+        // Panels of what was saved (once), and of dy and the weight (a ring): rows of 64 elements, or of the rank, and 16
+        // bytes.
         let padded = self.linear.padded_rank();
         let saved = RANK_GRAD * (padded * bytes + 16);
         let stage = (RANK_GRAD + padded) * (RANK_GRAD * bytes + 16);
@@ -194,7 +199,7 @@ impl RankGrad<'_> {
             module,
             grid: [self.slabs.n, 1, 1],
             block: 128,
-            shared: saved + 2 * stage,
+            shared: saved + stages(self.linear.element) * stage,
             arguments,
             traffic: Traffic {
                 flops: 4 * (tokens * up) as u64,

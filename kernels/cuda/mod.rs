@@ -16,7 +16,7 @@ pub use cache::Cache;
 pub use gpu::{DeviceMemory, Gpu, Recording};
 pub(crate) use launch::{PER_THREAD, THREADS, buffers, int, long, walk};
 pub use linear::{LARGEST_RANK, Linear, Sizes};
-pub(crate) use linear::{Product, RANK_GRAD, RankGrad, arguments, rank_tile, small};
+pub(crate) use linear::{Product, RANK_GRAD, RankGrad, arguments, narrow_tile, small};
 pub use module::{Module, Text};
 pub use plan::{Argument, Buffer, Dropout, Element, Launch, Plan, Tile, Traffic};
 pub use site::{Shape, Site, Target};

@@ -132,6 +132,10 @@ inline void copy_async(void* shared, const void* global, int bytes, emulate::At 
   emulate::running->open.push_back({shared, global, bytes});
 }
 
+inline void copy_async(void* shared, const void* global, emulate::At at = emulate::At::current()) {
+  copy_async(shared, global, 16, at);
+}
+
 inline void copy_commit() {
   emulate::running->groups.push_back(std::move(emulate::running->open));
   emulate::running->open.clear();

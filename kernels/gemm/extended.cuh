@@ -42,12 +42,6 @@ template <class T, class C, int SEGMENTS_, Major A, Major B> struct Operation {
 /// As many steps in a slab as there are: the sum is not split.
 inline constexpr int ALL_STEPS = 1 << 30;
 
-/// A step of the sum: a segment, and where in it.
-struct Step {
-  int segment, k;
-  bool is_last_of_segment;
-};
-
 /// The ring of panels.
 template <class T, class Op> struct Ring {
   using E = typename Op::Element;
@@ -67,30 +61,43 @@ template <class T, class Op> __device__ __forceinline__ int steps_of(const Op& o
   return ceil_div(Op::A_MAJOR == Major::K ? a.cols : a.rows, T::K);
 }
 
-/// The step with number `t`. Segments are told apart by compile-time indices: an index known at run time only would move
-/// the operation's matrices from registers to local memory.
-template <class T, class Op> __device__ __forceinline__ Step locate(const Op& op, int t) {
-  Step step = {0, 0, false};
-  int before = 0;
-#pragma unroll
-  for (int s = 0; s < Op::SEGMENTS; s++) {
-    const int n = steps_of<T>(op, s);
-    if (t >= before && t < before + n) step = {s, (t - before) * T::K, t == before + n - 1};
-    before += n;
-  }
-  return step;
-}
+/// Brings the panels of one step after another, through all segments. Segments are told apart by compile-time indices: an
+/// index known at run time only would move the operation's matrices from registers to local memory.
+template <class T, class Op> class Feed {
+  using R = Ring<T, Op>;
+  Loader<typename R::Left, T::THREADS> left;
+  Loader<typename R::Right, T::THREADS> right;
+  /// The segment of the next step, and how many of its steps are left.
+  int segment, rest;
 
-/// Begins to copy the panels of a step.
-template <class T, class Op>
-__device__ __forceinline__ void load_step(const Op& op, const Ring<T, Op>& ring, int stage, const Step& step, int m, int n) {
-#pragma unroll
-  for (int s = 0; s < Op::SEGMENTS; s++) {
-    if (step.segment != s) continue;
-    ring.left(stage).template load<T::THREADS>(op.a[s], m, step.k);
-    ring.right(stage).template load<T::THREADS>(op.b[s], n, step.k);
+  __device__ __forceinline__ void begin(const Op& op, int s, int t, int m, int n) {
+    left.begin(op.a[s], m, t * T::K);
+    right.begin(op.b[s], n, t * T::K);
+    segment = s, rest = steps_of<T>(op, s) - t;
   }
-}
+
+ public:
+  /// For the tile at (`m`, `n`), from the step with number `t` on.
+  __device__ __forceinline__ Feed(const Op& op, int m, int n, int t) {
+    begin(op, 0, t, m, n);
+#pragma unroll
+    for (int s = 1; s < Op::SEGMENTS; s++) {
+      if (rest <= 0) begin(op, s, -rest, m, n);
+    }
+  }
+
+  /// Begins to copy the panels of the next step.
+  __device__ __forceinline__ void load(const Op& op, const R& ring, int stage, int m, int n) {
+    const int next = segment + 1;
+#pragma unroll
+    for (int s = 1; s < Op::SEGMENTS; s++) {
+      if (rest == 0 && s == next) begin(op, s, 0, m, n);
+    }
+    left.load(ring.left(stage));
+    right.load(ring.right(stage));
+    rest--;
+  }
+};
 
 /// An operation's mask in the coordinates of the panel at (`row`, `step`).
 template <class Mask> struct Shifted {
@@ -135,34 +142,53 @@ __device__ __forceinline__ void sum_tile(typename T::Sums& acc, const Op& op, in
   if (end - begin > steps_per_slab) end = begin + steps_per_slab;
 
   const Ring<T, Op> ring = {reinterpret_cast<typename Op::Element*>(shared_memory())};
+  Feed<T, Op> feed(op, m, n, begin);
   acc.clear();
   // Every turn commits one group, be it empty, so that the wait below always counts the same.
-  for (int t = begin; t < begin + T::STAGES - 1; t++) {
-    if (t < end) load_step<T>(op, ring, (t - begin) % T::STAGES, locate<T>(op, t), m, n);
+  for (int ahead = 0; ahead < T::STAGES - 1; ahead++) {
+    if (begin + ahead < end) feed.load(op, ring, ahead, m, n);
     copy_commit();
   }
-  for (int t = begin; t < end; t++) {
-    copy_wait<T::STAGES - 2>();
-    // The panels of this step are there for all threads, and no thread reads those of the last step any more.
-    sync_block();
-    const int ahead = t + T::STAGES - 1;
-    if (ahead < end) load_step<T>(op, ring, (ahead - begin) % T::STAGES, locate<T>(op, ahead), m, n);
-    copy_commit();
-
-    const Step step = locate<T>(op, t);
-    const int stage = (t - begin) % T::STAGES;
-    auto mask = op.mask(step.segment);
-    const Shifted<decltype(mask)> keeps = {mask, m, step.k};
-    multiply(acc, ring.left(stage), warp_m, ring.right(stage), warp_n, keeps);
-    if (Op::SEGMENTS > 1 && step.is_last_of_segment) {
-      acc.each([&](int i, int j, float& sum) { sum = op.between(step.segment, m + warp_m + i, n + warp_n + j, sum); });
+  int t = begin, stage = 0, before = 0;
+#pragma unroll
+  for (int s = 0; s < Op::SEGMENTS; s++) {
+    const int after = before + steps_of<T>(op, s);
+    const auto mask = op.mask(s);
+    for (; t < after && t < end; t++) {
+      copy_wait<T::STAGES - 2>();
+      // The panels of this step are there for all threads, and no thread reads those of the last step any more.
+      sync_block();
+      if (t + T::STAGES - 1 < end) feed.load(op, ring, stage == 0 ? T::STAGES - 1 : stage - 1, m, n);
+      copy_commit();
+      const Shifted<decltype(op.mask(s))> keeps = {mask, m, (t - before) * T::K};
+      multiply(acc, ring.left(stage), warp_m, ring.right(stage), warp_n, keeps);
+      stage = stage + 1 == T::STAGES ? 0 : stage + 1;
     }
+    if (Op::SEGMENTS > 1 && t == after && begin < after) {
+      acc.each([&](int i, int j, float& sum) { sum = op.between(s, m + warp_m + i, n + warp_n + j, sum); });
+    }
+    before = after;
   }
+}
+
+/// Where the tile of a block begins.
+struct Corner {
+  int m, n;
+};
+
+/// The block's tile. Blocks that run at the same time shall read the same panels, so that these come from the L2 cache:
+/// they take the tiles of a few rows of tiles, column by column.
+template <class T> __device__ __forceinline__ Corner corner_of_block() {
+  constexpr int MOST = 8;
+  const int across = gridDim.x, down = gridDim.y, tile = blockIdx.y * across + blockIdx.x;
+  const int first = tile / (MOST * across) * MOST, rows = down - first < MOST ? down - first : MOST;
+  const int within = tile - first * across;
+  return {(first + within % rows) * T::M, within / rows * T::N};
 }
 
 /// One tile of c, and of the sum the steps of a slab, of `steps_per_slab` each.
 template <class T, class Op> __device__ __forceinline__ void product_of_slab(const Op& op, int slab, int steps_per_slab) {
-  const int m = blockIdx.y * T::M, n = blockIdx.x * T::N;
+  const auto [m, n] = corner_of_block<T>();
   typename T::Sums sums;
   sum_tile<T>(sums, op, m, n, slab, steps_per_slab);
   Matrix<typename Op::Result> c = op.c;

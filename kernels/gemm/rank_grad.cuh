@@ -8,7 +8,7 @@
 //! What is particular to a kernel is an operation as `RankGradOperands`, which has the plain ones of these members:
 //! `load_saved(panel, token)` begins to bring q into shared memory, `finish(sums, token, is_first)` takes dq.
 #pragma once
-#include "cuda/product.cuh"
+#include "gemm/extended.cuh"
 
 namespace graft {
 
@@ -21,7 +21,9 @@ template <class T, int RANK> struct RankGrad {
   using B = Panel<T, RANK, COLS, Major::K>;
   using Saved = Panel<T, RANK, TOKENS, Major::MN>;
   static_assert(DyLeft::STRIDE == DyRight::STRIDE, "one panel, seen twice");
-  static constexpr int STAGE = DyLeft::ELEMENTS + B::ELEMENTS, BYTES = (Saved::ELEMENTS + 2 * STAGE) * sizeof(T);
+  /// Enough of dy is under way to hide how long it takes; panels of single precision are too large for that.
+  static constexpr int STAGES = sizeof(T) == 2 ? 4 : 2;
+  static constexpr int STAGE = DyLeft::ELEMENTS + B::ELEMENTS, BYTES = (Saved::ELEMENTS + STAGES * STAGE) * sizeof(T);
   /// Each warp has 16 tokens of dq, and 16 columns of qᵀ·dy.
   using DqSums = Accumulators<1, RANK / 8>;
   using DbSums = Accumulators<RANK / 16, 2>;
@@ -62,11 +64,8 @@ __device__ __forceinline__ Matrix<float> slab_part(float* parts, int rows, int c
 /// Adds a warp's sums to the slab's part at (`row`, `col`), or begins it.
 template <class Sums>
 __device__ __forceinline__ void add_part(Sums& sums, const Matrix<float>& part, int row, int col, bool is_first) {
-  sums.each([&](int i, int j, float& sum) {
-    if (row + i >= part.rows || col + j >= part.cols) return;
-    float* to = part.data + (row + i) * part.stride + col + j;
-    *to = is_first ? sum : *to + sum;
-  });
+  const auto finish = [&](int i, int j, float sum) { return is_first ? sum : part.data[i * part.stride + j] + sum; };
+  sums.pairs([&](int i, int j, float x, float y) { store_pair(part, row + i, col + j, x, y, finish); });
 }
 
 /// The tile of tokens from `token` on.
@@ -75,27 +74,37 @@ template <class Op> __device__ __forceinline__ void rank_grad_tile(const Op& op,
   using T = typename Op::Element;
   T* const memory = reinterpret_cast<T*>(shared_memory());
   const typename G::Saved saved = {memory};
-  const auto stage = [&](int i) { return memory + G::Saved::ELEMENTS + i % 2 * G::STAGE; };
-  const auto load = [&](int i) {
-    typename G::DyLeft{stage(i)}.template load<G::THREADS>(op.dy, token, i * G::COLS);
-    typename G::B{stage(i) + G::DyLeft::ELEMENTS}.template load<G::THREADS>(op.b, 0, i * G::COLS);
+  const auto left = [&](int stage) { return typename G::DyLeft{memory + G::Saved::ELEMENTS + stage * G::STAGE}; };
+  const auto right = [&](int stage) { return typename G::B{left(stage).data + G::DyLeft::ELEMENTS}; };
+  Loader<typename G::DyLeft, G::THREADS> dy;
+  Loader<typename G::B, G::THREADS> b;
+  dy.begin(op.dy, token, 0);
+  b.begin(op.b, 0, 0);
+  const auto load = [&](int stage) {
+    dy.load(left(stage));
+    b.load(right(stage));
   };
   const int steps = ceil_div(op.dy.cols, G::COLS);
   typename G::DqSums dq;
   dq.clear();
   op.load_saved(saved, token);
-  load(0);
-  copy_commit();
-  for (int i = 0; i < steps; i++) {
-    copy_wait<0>();
-    sync_block();
-    if (i + 1 < steps) load(i + 1);
+  // What was saved is in the first group. Every turn commits one, be it empty, so that the wait always counts the same.
+  for (int ahead = 0; ahead < G::STAGES - 1; ahead++) {
+    if (ahead < steps) load(ahead);
     copy_commit();
-    multiply(dq, typename G::DyLeft{stage(i)}, G::warp_row(), typename G::B{stage(i) + G::DyLeft::ELEMENTS}, 0, KeepAll{});
+  }
+  int stage = 0;
+  for (int i = 0; i < steps; i++) {
+    copy_wait<G::STAGES - 2>();
+    sync_block();
+    if (i + G::STAGES - 1 < steps) load(stage == 0 ? G::STAGES - 1 : stage - 1);
+    copy_commit();
+    multiply(dq, left(stage), G::warp_row(), right(stage), 0, KeepAll{});
     typename G::DbSums db;
     db.clear();
-    multiply(db, saved, 0, typename G::DyRight{stage(i)}, G::warp_row(), KeepAll{});
+    multiply(db, saved, 0, typename G::DyRight{left(stage).data}, G::warp_row(), KeepAll{});
     add_part(db, op.db_parts, 0, i * G::COLS + G::warp_row(), is_first);
+    stage = stage + 1 == G::STAGES ? 0 : stage + 1;
   }
   op.finish(dq, token, is_first);
 }

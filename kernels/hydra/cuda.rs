@@ -5,7 +5,7 @@ use crate::{
         Argument,
         Buffer::{self, Null, Operand, Result},
         Element, Launch, Linear, Module, Plan, RankGrad, Site, Sizes, Slabs, Source, Traffic, arguments,
-        rank_tile, ranks, small,
+        narrow_tile, ranks, small,
     },
     lora::cuda::{down_grad, input_grad, up},
 };
@@ -70,7 +70,7 @@ impl Heads {
     fn down(&self, [x, joint, h, p, z]: [Buffer; 5]) -> Launch {
         let Sizes { tokens, n_in, rank: cols, .. } = self.linear.sizes;
         let (element, sizes) = (self.linear.element, [tokens, n_in, self.rank, self.heads, self.width()]);
-        let product = self.joint().projection().with_tile(rank_tile(self.padded_width()));
+        let product = self.joint().projection().with_tile(narrow_tile(self.padded_width(), element));
         let operands = arguments(&[x, joint, h, p, z], &sizes, &[]);
         let launch = product.launch("hydra_down", self.module(), operands, element.bytes());
         let stored = (tokens * cols * element.bytes()) as u64;

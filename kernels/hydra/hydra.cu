@@ -13,7 +13,7 @@ using namespace graft;
 namespace {
 
 /// The tile of the joint projection: every block has whole rows.
-using JointTile = Tile<64, GRAFT_WIDTH, 64, 4, 1, 2>;
+using JointTile = NarrowTile<GRAFT_WIDTH>;
 
 __device__ __forceinline__ void softmax(float* row, int n) {
   float largest = row[0], total = 0.f;

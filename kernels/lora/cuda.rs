@@ -2,7 +2,7 @@
 use crate::cuda::{
     Argument::{self, Int},
     Buffer::{self, Operand, Result},
-    Launch, Linear, Plan, Product, RankGrad, Site, Sizes, Slabs, Source, arguments, linears,
+    Dropout, Launch, Linear, Module, Plan, Product, RankGrad, Site, Sizes, Slabs, Source, arguments, linears,
 };
 
 pub(crate) const SOURCES: &[Source] = &[Source {
@@ -10,11 +10,21 @@ pub(crate) const SOURCES: &[Source] = &[Source {
     text: include_str!("lora.cu"),
     kernels: NAMES,
     products: NAMES,
-    modules: linears,
+    modules,
 }];
 
 const PATH: &str = "lora/lora.cu";
 const NAMES: &[&str] = &["lora_down", "lora_down_grad", "lora_forward", "lora_input_grad", "lora_rank_grad"];
+
+fn modules(of: Module) -> Vec<Module> {
+    let drops = linears(of.clone().define("GRAFT_DROPOUT", true)).into_iter().take(1);
+    linears(of.define("GRAFT_DROPOUT", false)).into_iter().chain(drops).collect()
+}
+
+/// The source, compiled for a linear.
+fn module(linear: &Linear) -> Module {
+    linear.module(PATH).define("GRAFT_DROPOUT", linear.dropout != Dropout::NONE)
+}
 
 /// The launches of a `graft.Lora` of a graph.
 pub(super) fn forward(site: &Site<'_>) -> Option<Plan> {
@@ -63,7 +73,7 @@ pub(crate) fn grads(
     let slabs = Slabs::of_tokens(tokens);
     let db_parts = plan.reserve(4 * slabs.n * rank * n_out);
     let operands = arguments(&[dy, b, h, dh, db_parts], &[tokens, n_out, rank], &[Argument::Buffer(scale)]);
-    plan.launches.push(RankGrad { linear, slabs }.launch("lora_rank_grad", linear.module(PATH), operands));
+    plan.launches.push(RankGrad { linear, slabs }.launch("lora_rank_grad", module(linear), operands));
     plan.launches.extend(db.map(|db| slabs.sum(rank * n_out, db_parts, db, scale)));
     outer_grads(plan, linear, [dy, x, w, a, dh], [dx, da]);
 }
@@ -72,7 +82,7 @@ pub(crate) fn grads(
 pub(crate) fn down(linear: &Linear, [x, a, h]: [Buffer; 3]) -> Launch {
     let Sizes { tokens, n_in, rank, .. } = linear.sizes;
     let operands = arguments(&[x, a, h], &[tokens, n_in, rank], &linear.dropout.arguments());
-    linear.projection().launch("lora_down", linear.module(PATH), operands, linear.element.bytes())
+    linear.projection().launch("lora_down", module(linear), operands, linear.element.bytes())
 }
 
 /// `y = x·w + scale·(q·b)`.
@@ -81,7 +91,7 @@ pub(crate) fn up(linear: &Linear, [x, w, q, b, y]: [Buffer; 5], scale: Buffer) -
     let product = linear.product([tokens, n_out, n_in + rank], [true, false]);
     let scale = [Argument::Buffer(scale)];
     let operands = arguments(&[x, w, q, b, y], &[tokens, n_in, n_out, rank], &scale);
-    product.launch("lora_forward", linear.module(PATH), operands, linear.element.bytes())
+    product.launch("lora_forward", module(linear), operands, linear.element.bytes())
 }
 
 /// `dx = dy·wᵀ + D(dh·aᵀ)` and `da = D(x)ᵀ·dh`, each where it is wanted.
@@ -105,7 +115,7 @@ pub(crate) fn input_grad(linear: &Linear, [dy, w, dh, a, dx]: [Buffer; 5]) -> La
     let product = linear.product([tokens, n_in, n_out + rank], [true, true]);
     let dropout = linear.dropout.arguments();
     let operands = arguments(&[dy, w, dh, a, dx], &[tokens, n_in, n_out, rank], &dropout);
-    product.launch("lora_input_grad", linear.module(PATH), operands, linear.element.bytes())
+    product.launch("lora_input_grad", module(linear), operands, linear.element.bytes())
 }
 
 /// The parts of `D(x)ᵀ·dh`, and how many there are.
@@ -118,6 +128,6 @@ pub(crate) fn down_grad(plan: &mut Plan, linear: &Linear, [x, dh]: [Buffer; 2]) 
     let product = Product { sizes, tile, along_k: [false, false], slabs: slabs.n, element };
     let mut operands = arguments(&[x, dh, parts], &[tokens, n_in, rank], &dropout.arguments());
     operands.push(Int(slabs.steps_per_slab as i32));
-    plan.launches.push(product.launch("lora_down_grad", linear.module(PATH), operands, 4));
+    plan.launches.push(product.launch("lora_down_grad", module(linear), operands, 4));
     (parts, slabs)
 }

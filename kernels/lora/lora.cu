@@ -2,7 +2,7 @@
 //! `dh = s·(dy·bᵀ)`, `dx = dy·wᵀ + D(dh·aᵀ)`, `da = D(x)ᵀ·dh`, `db = s·(hᵀ·dy)`.
 //!
 //! x (tokens, in), w (in, out), a (in, rank), b (rank, out); the scale s and the counters of dropout lie in device memory.
-//! The mask of dropout is drawn again wherever it is needed and never stored.
+//! The mask of dropout is drawn again wherever it is needed and never stored; `GRAFT_DROPOUT` says whether there is one.
 #include "cuda/instance.cuh"
 #include "cuda/random.cuh"
 #include "gemm/rank_grad.cuh"
@@ -11,9 +11,11 @@ using namespace graft;
 
 namespace {
 
+inline constexpr bool DROPS = GRAFT_DROPOUT;
+
 /// The mask of dropout on a left operand that is x, or xᵀ.
 template <bool TRANSPOSED> struct DropoutMask {
-  static constexpr bool IS_MASK = true;
+  static constexpr bool IS_MASK = DROPS;
   Dropout dropout;
   __device__ __forceinline__ bool operator()(int i, int k) const {
     return TRANSPOSED ? dropout.keeps(k, i) : dropout.keeps(i, k);
@@ -37,7 +39,7 @@ struct Forward : Operation<Element, Element, 2, Major::K, Major::MN> {
 struct InputGrad : Operation<Element, Element, 2, Major::K, Major::K> {
   Dropout dropout;
   __device__ __forceinline__ float between(int segment, int row, int col, float sum) const {
-    if (segment != 0) return sum;
+    if (!DROPS || segment != 0) return sum;
     return dropout.keeps(row, col) ? sum * dropout.scale : 0.f;
   }
 };

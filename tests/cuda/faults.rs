@@ -25,18 +25,18 @@ const fn fault(
 
 const PRODUCT: &str = "gemm/extended.cuh";
 const RANK_GRAD: &str = "gemm/rank_grad.cuh";
-const BARRIER: &str = "    sync_block();\n    const int ahead";
+const BARRIER: &str = "      sync_block();\n      if (t + T::STAGES";
 
 const FAULTS: &[Fault] = &[
     fault(
         "no barrier before a panel is used",
-        [PRODUCT, BARRIER, "    const int ahead"],
+        [PRODUCT, BARRIER, "      if (t + T::STAGES"],
         Sanitizer::None,
         "not",
     ),
     fault(
         "no barrier before a panel is used",
-        [PRODUCT, BARRIER, "    const int ahead"],
+        [PRODUCT, BARRIER, "      if (t + T::STAGES"],
         Sanitizer::Thread,
         "data race",
     ),
@@ -48,7 +48,7 @@ const FAULTS: &[Fault] = &[
     ),
     fault(
         "a panel overwritten while it is read",
-        [PRODUCT, "(ahead - begin) % T::STAGES", "(t - begin) % T::STAGES"],
+        [PRODUCT, "stage == 0 ? T::STAGES - 1 : stage - 1", "stage"],
         Sanitizer::Thread,
         "data race",
     ),
@@ -61,7 +61,7 @@ const FAULTS: &[Fault] = &[
     fault("a store past the last row", [PRODUCT, "row >= c.rows || ", ""], Sanitizer::None, "behind the end"),
     fault(
         "a load past the last row",
-        ["cuda/panel.cuh", "row < from.rows ? from.cols - col : 0", "from.cols - col"],
+        ["cuda/panel.cuh", "row + first_row() + c * APART < rows ? most : 0", "most"],
         Sanitizer::Address,
         "heap-buffer-overflow",
     ),
@@ -75,8 +75,8 @@ const FAULTS: &[Fault] = &[
         "a barrier that some threads do not reach",
         [
             RANK_GRAD,
-            "    sync_block();\n    if (i + 1",
-            "    if (threadIdx.x < 32) sync_block();\n    if (i + 1",
+            "    sync_block();\n    if (i + G::STAGES",
+            "    if (threadIdx.x < 32) sync_block();\n    if (i + G::STAGES",
         ],
         Sanitizer::None,
         "barrier",
