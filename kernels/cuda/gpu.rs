@@ -1,6 +1,9 @@
 //! A GPU: its memory, its compiled modules, and launches on one stream. The driver and NVRTC are found at run time; what is
 //! missing is an error, never a panic.
-use super::{Argument, Buffer, Cache, HEADERS, Launch, Module, Plan, Table, Target, cache, nvrtc};
+use super::{
+    Argument, Buffer, Cache, HEADERS, Launch, Library, Module, Plan, Table, Target, cache,
+    cublaslt::CublasLt, nvrtc,
+};
 use cudarc::{
     driver::{
         CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, DriverError, LaunchConfig,
@@ -29,6 +32,8 @@ pub struct Gpu {
     target: Target,
     cache: Cache,
     functions: HashMap<(Module, &'static str), CudaFunction>,
+    /// What does products that launches leave to a library.
+    library: Option<CublasLt>,
     notes: Vec<String>,
 }
 
@@ -75,13 +80,14 @@ impl Gpu {
         unsafe { context.disable_event_tracking() };
         let name = context.name().map_err(failed)?;
         let cache = Cache::of_user();
-        let gpu = Gpu {
+        let mut gpu = Gpu {
             // The default stream cannot be captured.
             stream: context.new_stream().map_err(failed)?,
             target: Target { measured: Some(measured(&cache)?), ..target(&context).map_err(failed)? },
             context,
             cache,
             functions: HashMap::new(),
+            library: None,
             notes: Vec::new(),
             name,
         };
@@ -91,7 +97,28 @@ impl Gpu {
                 Error::new(Code::DEVICE, message).help(format!("to use it all the same, set {FAKE}=1"))
             );
         }
+        if gpu.target.measured.is_some_and(|table| table.names_library(gpu.target.arch))
+            && let Err(e) = gpu.find_library()
+        {
+            gpu.notes.push(format!("{}; the products that it is the fastest for kernels do", e.message));
+        }
         Ok(gpu)
+    }
+
+    /// Finds the library of products, if that was not done; from then on launches may be planned for it.
+    ///
+    /// # Errors
+    /// `DEVICE` if there is none, if it does not start, or if the device is emulated: that has none.
+    pub fn find_library(&mut self) -> Result<()> {
+        if self.library.is_some() {
+            return Ok(());
+        }
+        if self.is_emulated() {
+            return Err(Error::new(Code::DEVICE, "an emulated device has no cuBLASLt"));
+        }
+        self.library = Some(CublasLt::open(&self.stream)?);
+        self.target.library = Library::Measured;
+        Ok(())
     }
 
     /// What the driver calls the device.
@@ -178,7 +205,8 @@ impl Gpu {
     /// `DEVICE` with the compiler's words, or the driver's.
     pub fn prepare<'p>(&mut self, plans: impl IntoIterator<Item = &'p Plan>) -> Result<()> {
         let mut missing: HashMap<&Module, Vec<&'static str>> = HashMap::new();
-        for launch in plans.into_iter().flat_map(|plan| &plan.launches) {
+        let launches = plans.into_iter().flat_map(|plan| &plan.launches);
+        for launch in launches.filter(|launch| self.library.is_none() || launch.library.is_none()) {
             let kernels = missing.entry(&launch.module).or_default();
             let is_loaded = self.functions.contains_key(&(launch.module.clone(), launch.kernel));
             if !is_loaded && !kernels.contains(&launch.kernel) {
@@ -230,11 +258,15 @@ impl Gpu {
         Ok(cache::key(texts.chain(headers).chain(options.iter().map(String::as_str)).map(str::as_bytes)))
     }
 
-    /// Launches a kernel that was prepared; `address` says where buffers lie.
+    /// Launches a kernel that was prepared, or has the library do its product; `address` says where buffers lie.
     ///
     /// # Errors
     /// What the driver reports, though what goes wrong within the kernel shows later.
     pub fn launch(&self, launch: &Launch, address: &dyn Fn(Buffer) -> u64) -> Result<()> {
+        if let (Some(library), Some(product)) = (&self.library, &launch.library) {
+            let memories = [product.left, product.right, product.result].map(|matrix| matrix.memory);
+            return library.multiply(product, memories.map(address));
+        }
         let function = self.functions.get(&(launch.module.clone(), launch.kernel));
         let function =
             function.ok_or_else(|| Error::new(Code::DEVICE, format!("`{}` is not loaded", launch.kernel)))?;

@@ -41,6 +41,8 @@ pub struct Linear {
     pub element: Element,
     /// How large products are cut.
     pub tile: Tile,
+    /// Whether a library does those that it serves.
+    pub library: bool,
     /// What the adapter reads x with.
     pub dropout: Dropout,
 }
@@ -48,7 +50,7 @@ pub struct Linear {
 impl Linear {
     /// One without dropout.
     pub fn new(sizes: Sizes, element: Element, tile: Tile) -> Linear {
-        Linear { sizes, element, tile, dropout: Dropout::NONE }
+        Linear { sizes, element, tile, library: false, dropout: Dropout::NONE }
     }
     /// That of the operands x (…, in), w (in, out) and a (in, rank) with these numbers, if the kernels serve it.
     pub(crate) fn of(site: &Site<'_>, [x, w, a]: [usize; 3]) -> Option<Linear> {
@@ -59,8 +61,9 @@ impl Linear {
         let element = site.element(x).filter(|&e| site.element(w) == Some(e))?;
         let (x, w) = (site.input(x)?, site.input(w)?);
         let sizes = Sizes { tokens: x.rows(), n_in: x.cols(), n_out: w.cols(), rank };
-        let tile = site.tile([sizes.tokens, sizes.n_out, sizes.n_in], element);
-        sizes.are_served().then(|| Linear::new(sizes, element, tile))
+        let product = [sizes.tokens, sizes.n_out, sizes.n_in];
+        let (tile, library) = (site.tile(product, element), site.takes_library(product, element));
+        sizes.are_served().then(|| Linear { library, ..Linear::new(sizes, element, tile) })
     }
     /// The rank as the sources are compiled for: powers of two keep the number of modules small.
     pub(crate) fn padded_rank(&self) -> usize {
@@ -133,6 +136,7 @@ impl Product {
             block: tile.threads(),
             shared: tile.shared(self.element, self.along_k),
             arguments,
+            library: None,
             traffic: Traffic {
                 flops: 2 * (m * n * k) as u64,
                 ideal: ((m * k + k * n) * bytes) as u64 + stored,
@@ -164,6 +168,7 @@ pub(crate) fn small(
         block: threads,
         shared: 0,
         arguments,
+        library: None,
         traffic: Traffic { flops: bytes / 4, ideal: bytes, issued: bytes },
     }
 }
@@ -201,6 +206,7 @@ impl RankGrad<'_> {
             block: 128,
             shared: saved + stages(self.linear.element) * stage,
             arguments,
+            library: None,
             traffic: Traffic {
                 flops: 4 * (tokens * up) as u64,
                 ideal: read_once + (up * bytes) as u64 + parts,

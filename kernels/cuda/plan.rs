@@ -1,5 +1,5 @@
 //! Launch plans: what to launch, with which geometry and which arguments, and what it costs.
-use super::Module;
+use super::{LibraryProduct, Module};
 use graft_ir::DType;
 
 /// The element type of activations and weights; sums and the gradients of weights are always `f32`.
@@ -78,7 +78,7 @@ impl Tile {
 }
 
 /// Memory that a kernel reads or writes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Buffer {
     /// An operand of the call, in the order of the function.
     Operand(usize),
@@ -148,6 +148,8 @@ pub struct Launch {
     pub shared: usize,
     /// The arguments, in the kernel's order.
     pub arguments: Vec<Argument>,
+    /// The product that a library computes in the kernel's place, where there is the library and it is faster.
+    pub library: Option<LibraryProduct>,
     /// What it costs.
     pub traffic: Traffic,
 }
@@ -165,6 +167,10 @@ impl Plan {
     /// What all launches cost together.
     pub fn traffic(&self) -> Traffic {
         self.launches.iter().fold(Traffic::default(), |sum, l| sum + l.traffic)
+    }
+    /// Whether a library does some of it.
+    pub fn uses_library(&self) -> bool {
+        self.launches.iter().any(|launch| launch.library.is_some())
     }
     /// Result `i` of a call, or room for its `bytes` where nobody wants it but the kernels themselves.
     pub(crate) fn result(&mut self, is_wanted: bool, i: usize, bytes: usize) -> Buffer {

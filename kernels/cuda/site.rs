@@ -1,5 +1,5 @@
 //! What launches are planned for: one application of an op or function, with the sizes of its operands and results.
-use super::{Class, Element, Table, Tile, tile};
+use super::{Class, Element, Library, Table, Tile, tile};
 use graft_ir::{DType, Node};
 use std::cell::RefCell;
 
@@ -29,12 +29,15 @@ pub struct Target {
     pub measured: Option<&'static Table>,
     /// The tile of every large product, whatever was measured: to measure it.
     pub tile: Option<Tile>,
+    /// Whether a library may do large products in a kernel's place.
+    pub library: Library,
 }
 
 impl Default for Target {
     /// An A100.
     fn default() -> Target {
-        Target { arch: (8, 0), multiprocessors: 108, shared: 163 << 10, measured: None, tile: None }
+        let library = Library::Absent;
+        Target { arch: (8, 0), multiprocessors: 108, shared: 163 << 10, measured: None, tile: None, library }
     }
 }
 
@@ -102,6 +105,10 @@ impl<'a> Site<'a> {
     pub(crate) fn tile(&self, sizes: [usize; 3], element: Element) -> Tile {
         self.products.borrow_mut().push(Class::new(self.target.arch, element, sizes));
         tile::choose(self.target, sizes, element)
+    }
+    /// Whether the library is to do a large product of (rows, cols, depth), if its operands are such that it serves them.
+    pub(crate) fn takes_library(&self, sizes: [usize; 3], element: Element) -> bool {
+        tile::takes_library(self.target, sizes, element)
     }
     /// The kinds of large products whose tiles a planner has asked for.
     pub fn products(&self) -> Vec<Class> {

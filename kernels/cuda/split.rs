@@ -63,6 +63,7 @@ impl Slabs {
                 Int(self.n as i32),
                 Argument::Buffer(scale),
             ],
+            library: None,
             traffic: Traffic { flops: (n * self.n) as u64, ideal: bytes, issued: bytes },
         }
     }

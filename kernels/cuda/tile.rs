@@ -1,6 +1,7 @@
-//! How large products are cut: the tiles that kernels are compiled for, and which of them a product takes. A table of
-//! measurements decides where it has the product; else a model of what a multiprocessor does in a cycle.
-use super::{Element, Target, Tile};
+//! How large products are cut: the tiles that kernels are compiled for, and which of them a product takes; and where a
+//! library does it instead. A table of measurements decides where it has the product; else a model of what a
+//! multiprocessor does in a cycle, which never takes the library.
+use super::{Element, Library, Target, Tile};
 use graft_ir::{Code, Error, Result};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -28,11 +29,32 @@ impl Class {
     }
 }
 
-/// The fastest tile of each kind of product that was measured: its number in [`TILES`].
+impl fmt::Display for Class {
+    /// `8.0 bf16 8192 4096 4096`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Class { arch, element, sizes: [m, n, k] } = self;
+        write!(f, "{}.{} {} {m} {n} {k}", arch.0, arch.1, element.name())
+    }
+}
+
+/// What a kind of product was measured to be done the fastest by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fastest {
+    /// The number of the fastest tile in [`TILES`].
+    pub tile: usize,
+    /// Whether the library is faster still.
+    pub is_library: bool,
+}
+
+/// What each kind of product that was measured is done the fastest by.
 ///
-/// As text, a line for each: `8.0 bf16 8192 4096 4096 1`; lines that begin with `#` are comments.
+/// As text, a line for each, with the number of the tile: `8.0 bf16 8192 4096 4096 1`; where the library is faster still,
+/// `cublaslt` ends it. Lines that begin with `#` are comments.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Table(BTreeMap<Class, usize>);
+pub struct Table(BTreeMap<Class, Fastest>);
+
+/// The library's name in a table.
+const LIBRARY: &str = "cublaslt";
 
 impl Table {
     /// The committed table.
@@ -44,10 +66,18 @@ impl Table {
     }
     /// The tile for a kind of product, if it was measured.
     pub fn get(&self, class: &Class) -> Option<Tile> {
-        self.0.get(class).and_then(|&i| TILES.get(i)).copied()
+        self.0.get(class).and_then(|fastest| TILES.get(fastest.tile)).copied()
     }
-    /// Notes the number of the fastest tile.
-    pub fn insert(&mut self, class: Class, fastest: usize) {
+    /// Whether the library was measured to be faster for a kind of product than every tile.
+    pub fn prefers_library(&self, class: &Class) -> bool {
+        self.0.get(class).is_some_and(|fastest| fastest.is_library)
+    }
+    /// Whether it says so of any kind of product on this architecture.
+    pub fn names_library(&self, arch: (u32, u32)) -> bool {
+        self.0.iter().any(|(class, fastest)| class.arch == arch && fastest.is_library)
+    }
+    /// Notes what is the fastest.
+    pub fn insert(&mut self, class: Class, fastest: Fastest) {
         self.0.insert(class, fastest);
     }
     /// Takes what another table has over this one's.
@@ -73,20 +103,26 @@ impl FromStr for Table {
     }
 }
 
-fn entry(line: &str) -> Option<(Class, usize)> {
+fn entry(line: &str) -> Option<(Class, Fastest)> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let [arch, element, m, n, k, fastest] = words[..] else { return None };
+    let (words, is_library) = match words.strip_suffix(&[LIBRARY]) {
+        Some(words) => (words, true),
+        None => (&words[..], false),
+    };
+    let [arch, element, m, n, k, tile] = *words else { return None };
     let (major, minor) = arch.split_once('.')?;
     let element = [Element::Bf16, Element::F16, Element::F32].into_iter().find(|e| e.name() == element)?;
     let sizes = [m.parse().ok()?, n.parse().ok()?, k.parse().ok()?];
-    let fastest = fastest.parse().ok().filter(|&i| i < TILES.len())?;
-    Some((Class::new((major.parse().ok()?, minor.parse().ok()?), element, sizes), fastest))
+    let tile = tile.parse().ok().filter(|&i| i < TILES.len())?;
+    let class = Class::new((major.parse().ok()?, minor.parse().ok()?), element, sizes);
+    Some((class, Fastest { tile, is_library }))
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|(Class { arch, element, sizes: [m, n, k] }, fastest)| {
-            writeln!(f, "{}.{} {} {m} {n} {k} {fastest}", arch.0, arch.1, element.name())
+        self.0.iter().try_for_each(|(class, Fastest { tile, is_library })| {
+            let library = if *is_library { format!(" {LIBRARY}") } else { String::new() };
+            writeln!(f, "{class} {tile}{library}")
         })
     }
 }
@@ -102,6 +138,16 @@ pub(super) fn choose(target: Target, sizes: [usize; 3], element: Element) -> Til
     // The sums of large tiles of single precision, some kernels' operands beside them, do not fit into registers.
     let fitting = if element == Element::F32 { &TILES[..1] } else { TILES };
     measured.or_else(|| fitting.iter().min_by_key(cycles).copied()).unwrap_or(TILES[0])
+}
+
+/// Whether the library does a product of (rows, cols, depth).
+pub(super) fn takes_library(target: Target, sizes: [usize; 3], element: Element) -> bool {
+    let class = Class::new(target.arch, element, sizes);
+    match target.library {
+        Library::Absent => false,
+        Library::Measured => target.measured.is_some_and(|table| table.prefers_library(&class)),
+        Library::Always => true,
+    }
 }
 
 /// Cycles that a product takes, if every multiprocessor gets its share of the blocks, one after the other.
@@ -142,7 +188,8 @@ mod tests {
     #[test]
     fn what_was_measured_and_what_is_wished_come_first() {
         let mut table = Table::default();
-        table.insert(Class::new((8, 0), Element::Bf16, [8000, 4096, 4000]), 0);
+        let fastest = Fastest { tile: 0, is_library: false };
+        table.insert(Class::new((8, 0), Element::Bf16, [8000, 4096, 4000]), fastest);
         let measured: &'static Table = Box::leak(Box::new(table));
         let target = Target { measured: Some(measured), ..Target::default() };
         assert_eq!(chosen(target, [8192, 4096, 4096]), TILES[0]);
@@ -151,11 +198,28 @@ mod tests {
     }
 
     #[test]
+    fn the_library_is_taken_where_it_is_and_was_measured_to_be_faster() {
+        let table: Table = "8.0 bf16 8192 4096 4096 0 cublaslt\n".parse().expect("a table");
+        assert!(table.names_library((8, 0)) && !table.names_library((9, 0)));
+        let measured: &'static Table = Box::leak(Box::new(table));
+        let target = Target { measured: Some(measured), ..Target::default() };
+        let taken = |library, sizes| takes_library(Target { library, ..target }, sizes, Element::Bf16);
+        let (large, small) = ([8000, 4096, 4000], [512, 768, 768]);
+        assert!(taken(Library::Measured, large) && !taken(Library::Measured, small));
+        assert!(taken(Library::Always, large) && taken(Library::Always, small));
+        // Without the library the product has the fastest tile, not what a model thinks of.
+        assert!(!taken(Library::Absent, large));
+        assert_eq!(chosen(target, large), TILES[0]);
+    }
+
+    #[test]
     fn tables_are_texts() {
-        let text = "# measured on nothing\n8.0 bf16 8192 4096 4096 1\n9.0 float 64 64 128 0\n";
+        let lines = "8.0 bf16 8192 4096 4096 1\n9.0 bf16 64 64 64 0 cublaslt\n9.0 float 64 64 128 0\n";
+        let text = format!("# measured on nothing\n{lines}");
         let table: Table = text.parse().expect("a table");
         assert_eq!(format!("# measured on nothing\n{table}"), text);
-        for wrong in ["8 bf16 1 1 1 0", "8.0 bf16 1 1 1 9", "8.0 half 1 1 1 0", "8.0 bf16 1 1 1"] {
+        let wrong = ["8 bf16 1 1 1 0", "8.0 bf16 1 1 1 9", "8.0 half 1 1 1 0", "8.0 bf16 1 1 1"];
+        for wrong in wrong.into_iter().chain(["8.0 bf16 1 1 1 cublaslt", "8.0 bf16 1 1 1 0 cublas"]) {
             let error = wrong.parse::<Table>().expect_err("no table");
             assert_eq!(error.code, Code::VALUE);
         }

@@ -125,6 +125,7 @@ impl<'a> Chain<'a> {
             block: THREADS,
             shared: 0,
             arguments,
+            library: None,
             traffic: Traffic {
                 flops: (n * self.ops.len()) as u64,
                 ideal: read.sum::<u64>() + written,

@@ -1,5 +1,7 @@
 //! Launches of the kernels of `linear.cu`: linears without an adapter of their own.
-use crate::cuda::{Buffer, Launch, Linear, Module, Sizes, Source, Traffic, arguments, linear_modules};
+use crate::cuda::{
+    Buffer, Launch, LibraryProduct, Linear, Matrix, Module, Sizes, Source, Traffic, arguments, linear_modules,
+};
 
 pub(crate) const SOURCES: &[Source] = &[Source {
     path: PATH,
@@ -41,5 +43,22 @@ fn launch(
     let module = Module::file(PATH).element(element).tile(tile);
     let launch = linear.product(sizes, [true, is_turned]).launch(kernel, module, operands, element.bytes());
     let read = if q == Buffer::Null { 0 } else { (tokens * cols * element.bytes()) as u64 };
-    Launch { traffic: launch.traffic + Traffic { flops: 0, ideal: read, issued: read }, ..launch }
+    let library = linear.library && q == Buffer::Null;
+    Launch {
+        traffic: launch.traffic + Traffic { flops: 0, ideal: read, issued: read },
+        library: library.then(|| plain(linear, (sizes, is_turned), [from, w, to])).flatten(),
+        ..launch
+    }
+}
+
+/// The product where nothing is repeated.
+fn plain(
+    linear: &Linear,
+    (sizes, is_turned): ([usize; 3], bool),
+    [from, w, to]: [Buffer; 3],
+) -> Option<LibraryProduct> {
+    let ([_, n, k], element) = (sizes, linear.element);
+    let right = Matrix { is_turned, ..Matrix::new(w, linear.sizes.n_out) };
+    let (left, result) = (Matrix::new(from, k), Matrix::new(to, n));
+    LibraryProduct { element, sizes, left, right, result, alpha: 1.0 }.aligned()
 }

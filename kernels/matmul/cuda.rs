@@ -7,7 +7,8 @@ use crate::{
     cuda::{
         Argument::Float,
         Buffer::{self, Null, Operand, Result},
-        Element, Module, Plan, Product, Shape, Site, Slabs, Source, TILES, Target, int, long, walk,
+        Element, Launch, LibraryProduct, Matrix, Module, Plan, Product, Shape, Site, Slabs, Source, TILES,
+        Target, int, long, walk,
     },
     movement, row_major,
     strides::repeated,
@@ -107,6 +108,10 @@ impl Factor {
             fits
         })
     }
+    /// As a library is told of it; `turned` says whether rows are indices of the sum.
+    fn matrix(&self, is_turned: bool, along_k: bool) -> Matrix {
+        Matrix { memory: self.memory, stride: self.stride(along_k), is_turned }
+    }
     /// The stride of the index that does not run along memory.
     fn stride(&self, along_k: bool) -> usize {
         if along_k { self.other[1] } else { self.k[1] }
@@ -195,8 +200,15 @@ impl Call {
         let mut product = Product { sizes: [m, n, k], tile, along_k, slabs: batch.iter().product(), element };
         let factors =
             [a.memory.into(), long(a.stride(along_k[0])), b.memory.into(), long(b.stride(along_k[1]))];
+        let is_alone = product.slabs == 1 && added.memory == Null;
+        let library = (is_alone && site.takes_library([m, n, k], element)).then(|| {
+            let (left, right) = (a.matrix(!along_k[0], along_k[0]), b.matrix(along_k[1], along_k[1]));
+            let result = Matrix::new(to, n);
+            LibraryProduct { element, sizes: [m, n, k], left, right, result, alpha }.aligned()
+        });
+        let library = library.flatten();
         // What joins the slabs makes f32 and adds nothing.
-        let is_plain = product.slabs == 1 && alpha == 1.0 && added.memory == Null && element == Element::F32;
+        let is_plain = is_alone && alpha == 1.0 && element == Element::F32 && library.is_none();
         if let Some(slabs) = slabs(&product, site.target).filter(|_| is_plain) {
             let parts = plan.reserve(4 * slabs.n * m * n);
             let mut arguments = factors.to_vec();
@@ -212,7 +224,7 @@ impl Call {
         arguments.extend(added.strides.map(long));
         arguments.push(Float(added.beta));
         arguments.extend(walk(&batch, strides.each_ref().map(Vec::as_slice))?);
-        let launch = product.launch("matmul", module, arguments, element.bytes());
+        let launch = Launch { library, ..product.launch("matmul", module, arguments, element.bytes()) };
         let fits = launch.grid[1..].iter().all(|&blocks| blocks <= LONGEST_GRID);
         plan.launches.push(launch);
         ([m, n, k].iter().all(|&size| i32::try_from(size).is_ok()) && fits).then_some(())

@@ -152,6 +152,7 @@ fn functions_have_the_bits_of_the_cpus() {
             block: 256,
             shared: 0,
             arguments: buffers.into_iter().chain([Argument::Int(n as i32)]).collect(),
+            library: None,
             traffic: Traffic::default(),
         };
         let plan = Plan { launches: vec![launch], workspace: 0 };

@@ -48,7 +48,7 @@ fn device(test: &str) -> Option<Gpu> {
 }
 
 /// Does a job on the device: the results' bytes.
-fn run(gpu: &Gpu, job: &Job) -> Result<Vec<Vec<u8>>> {
+pub(crate) fn run(gpu: &Gpu, job: &Job) -> Result<Vec<Vec<u8>>> {
     let buffers = job.buffers();
     let mut memory = Vec::new();
     for buffer in &buffers {

@@ -10,6 +10,7 @@ mod gpu;
 #[path = "../cuda/interpreter.rs"]
 mod interpreter;
 mod layout;
+mod library;
 mod outcome;
 mod rows;
 

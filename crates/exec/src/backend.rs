@@ -3,7 +3,7 @@ use crate::{place::Place, plan::Plan, profile::Profile};
 use graft_ir::{Result, Tensor};
 use graft_kernels::{
     Threads,
-    cuda::{Table, Target},
+    cuda::{Measurements, Target},
 };
 use std::ops::Range;
 
@@ -27,8 +27,9 @@ pub(crate) trait Backend: Send {
     fn prepare(&mut self, plan: &mut Plan) -> Result<Vec<String>>;
     /// Does a plan's steps, measuring each where there is a profile.
     fn run(&mut self, plan: &mut Plan, threads: Threads, profile: Option<&mut Profile>) -> Result<()>;
-    /// Measures, on what the memory holds, which tiles of the plan's large products are the fastest.
-    fn tune(&mut self, plan: &Plan) -> Result<Table>;
+    /// Measures, on what the memory holds, the plan's large products with each tile and with the library; and what is to
+    /// be said of that.
+    fn tune(&mut self, plan: &Plan) -> Result<(Measurements, Vec<String>)>;
     /// What lies at a place after a run, row-major.
     fn tensor(&self, plan: &Plan, place: &Place) -> Result<Tensor>;
 }

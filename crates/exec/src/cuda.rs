@@ -9,13 +9,13 @@ use crate::{
     profile::{Entry, Profile},
     step::{Arena, Launches, Step, Work, gathered},
 };
-use graft_ir::{Result, Tensor, infer::node_label};
+use graft_ir::{Error, Result, Tensor, infer::node_label};
 use graft_kernels::{
     Kernel, Memory, Threads,
-    cuda::{self, Buffer, Class, DeviceMemory, Gpu, Recording, TILES, Table, Target},
+    cuda::{self, Buffer, Class, DeviceMemory, Gpu, Library, Measurements, Recording, TILES, Target, Tile},
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ops::Range,
     sync::{Arc, Weak},
     time::{Duration, Instant},
@@ -34,8 +34,8 @@ pub(crate) struct Cuda {
     mirror: Memory,
 }
 
-/// How often each tile is measured, in one go.
-const MEASURED: usize = 20;
+/// How often each step is timed for the median, and how often it is launched for one time.
+const MEASURED: [usize; 2] = [7, 5];
 
 /// What the device keeps of a plan.
 #[derive(Default)]
@@ -44,6 +44,8 @@ pub(crate) struct Loaded {
     constants: Vec<Option<Arc<DeviceMemory>>>,
     /// The recorded steps, and the memory's generation that they work on.
     recording: Option<(u64, Recording)>,
+    /// Whether a library does some of the steps and has yet to load what it needs for them, which may not be recorded.
+    is_cold: bool,
 }
 
 impl Cuda {
@@ -113,41 +115,64 @@ impl Cuda {
         }
         Ok(())
     }
-    /// The time that a step takes with each tile, and the products whose tile that is; none if it has no such product.
-    fn measure(
-        &mut self,
+    /// What a step launches on a target like the device, and its large products; none if it has no kernel there.
+    fn planned(
+        &self,
         plan: &Plan,
         step: &Step,
         kernel: &Kernel,
-    ) -> Result<Option<(Vec<Duration>, Vec<Class>)>> {
+        (tile, library): (Option<Tile>, Library),
+    ) -> Option<(cuda::Plan, Vec<Class>)> {
         let results: Vec<_> = step.outputs.iter().map(|p| p.as_ref().map(Whole::at)).collect();
         let constant = |p: &Place| p.buffer().is_none();
         let known =
             |i: usize| step.inputs[i].as_ref().filter(|p| constant(p)).map(|place| plan.constant(place));
-        let (mut times, mut products) = (Vec::new(), Vec::new());
-        for &tile in TILES {
-            let target = Target { tile: Some(tile), ..self.gpu.target() };
-            let site = device::site((&step.node, step.opset), &step.inputs, &results, &known, target);
-            let Some(launches) = kernel.device.plan(&site) else { return Ok(None) };
-            products = site.products();
-            if products.is_empty() {
-                return Ok(None);
+        let target = Target { tile, library, ..self.gpu.target() };
+        let site = device::site((&step.node, step.opset), &step.inputs, &results, &known, target);
+        let launches = kernel.device.plan(&site)?;
+        Some((launches, site.products()))
+    }
+    /// The median time of a step's launches.
+    fn time(&mut self, plan: &Plan, step: &Step, launches: &cuda::Plan) -> Result<Duration> {
+        let [times, per_time] = MEASURED;
+        self.gpu.prepare([launches])?;
+        let scratch = self.gpu.allocate(launches.workspace)?;
+        let run = |times: usize| -> Result<Duration> {
+            let start = Instant::now();
+            for _ in 0..times {
+                self.launch_as(plan, step, launches, scratch.address())?;
             }
-            self.gpu.prepare([&launches])?;
-            let scratch = self.gpu.allocate(launches.workspace)?;
-            let run = |times: usize| -> Result<Duration> {
-                let start = Instant::now();
-                for _ in 0..times {
-                    self.launch_as(plan, step, &launches, scratch.address())?;
-                }
-                self.gpu.wait()?;
-                Ok(start.elapsed())
+            self.gpu.wait()?;
+            Ok(start.elapsed() / times as u32)
+        };
+        // The first runs load the kernels.
+        run(2)?;
+        let mut times = (0..times).map(|_| run(per_time)).collect::<Result<Vec<_>>>()?;
+        times.sort();
+        Ok(times[times.len() / 2])
+    }
+    /// Adds a step's times with each tile and with the library, if it has large products.
+    fn measure(&mut self, plan: &Plan, step: &Step, kernel: &Kernel, found: &mut Measurements) -> Result<()> {
+        let (mut tiles, mut products) = (Vec::new(), Vec::new());
+        for &tile in TILES {
+            let planned = self.planned(plan, step, kernel, (Some(tile), Library::Absent));
+            let Some((launches, asked)) = planned.filter(|(_, products)| !products.is_empty()) else {
+                return Ok(());
             };
-            // The first runs load the kernels.
-            run(2)?;
-            times.push(run(MEASURED)?);
+            products = asked;
+            tiles.push(self.time(plan, step, &launches)?);
         }
-        Ok(Some((times, products)))
+        let mut library = None;
+        if self.gpu.target().library != Library::Absent
+            && let Some((launches, _)) = self.planned(plan, step, kernel, (None, Library::Always))
+            && launches.uses_library()
+        {
+            library = Some(self.time(plan, step, &launches)?);
+        }
+        products.sort();
+        products.dedup();
+        products.into_iter().for_each(|class| found.add(class, &tiles, library));
+        Ok(())
     }
     fn step(&mut self, plan: &Plan, step: &Step, threads: Threads) -> Result<()> {
         match &step.work {
@@ -192,13 +217,14 @@ impl Backend for Cuda {
         });
         self.gpu.prepare(launched.clone().map(|(_, plan)| &**plan))?;
         let mut constants = vec![None; plan.constants.len()];
-        for place in launched.flat_map(|(step, _)| &step.inputs).flatten() {
+        for place in launched.clone().flat_map(|(step, _)| &step.inputs).flatten() {
             if let Storage::Constant(c) = place.storage {
                 constants[c] = Some(self.upload(&plan.constants[c])?);
             }
         }
         self.uploaded.retain(|_, memory| memory.strong_count() > 0);
-        plan.loaded = Loaded { constants, recording: None };
+        let is_cold = launched.clone().any(|(_, plan)| plan.uses_library());
+        plan.loaded = Loaded { constants, recording: None, is_cold };
         Ok(self.gpu.notes())
     }
     fn run(&mut self, plan: &mut Plan, threads: Threads, profile: Option<&mut Profile>) -> Result<()> {
@@ -211,7 +237,8 @@ impl Backend for Cuda {
             }
             return Ok(());
         }
-        if !plan.steps.iter().all(Step::is_launched) {
+        if plan.loaded.is_cold || !plan.steps.iter().all(Step::is_launched) {
+            plan.loaded.is_cold = false;
             return plan.steps.iter().try_for_each(|step| self.step(plan, step, threads));
         }
         if plan.loaded.recording.as_ref().is_none_or(|(generation, _)| *generation != self.generation) {
@@ -226,15 +253,19 @@ impl Backend for Cuda {
         }
         plan.loaded.recording.as_ref().map_or(Ok(()), |(_, recording)| self.gpu.replay(recording))
     }
-    fn tune(&mut self, plan: &Plan) -> Result<Table> {
-        let mut table = Table::default();
+    fn tune(&mut self, plan: &Plan) -> Result<(Measurements, Vec<String>)> {
+        let missing = self.gpu.find_library().err();
+        let what_to_do = |e: &Error| e.help.as_ref().map_or(String::new(), |help| format!("; {help}"));
+        let notes = missing.map(|e| format!("cuBLASLt is not measured: {}{}", e.message, what_to_do(&e)));
+        let (mut found, mut seen) = (Measurements::default(), HashSet::new());
         for step in &plan.steps {
             let Work::Launches(Launches { kernel: Some(kernel), .. }) = &step.work else { continue };
-            let Some((times, products)) = self.measure(plan, step, kernel)? else { continue };
-            let fastest = (0..times.len()).min_by_key(|&i| times[i]).unwrap_or(0);
-            products.into_iter().for_each(|class| table.insert(class, fastest));
+            // Layers repeat.
+            if seen.insert(alike(step)) {
+                self.measure(plan, step, kernel, &mut found)?;
+            }
         }
-        Ok(table)
+        Ok((found, notes.into_iter().collect()))
     }
     fn tensor(&self, plan: &Plan, place: &Place) -> Result<Tensor> {
         match plan.range(place) {
@@ -242,4 +273,11 @@ impl Backend for Cuda {
             None => gathered(place, plan.constant(place)),
         }
     }
+}
+
+/// What steps have in common that launch the same on other memory.
+fn alike(step: &Step) -> String {
+    let lying = |place: &Option<Place>| place.as_ref().map(|p| (p.dtype, p.dims.clone(), p.strides.clone()));
+    let [inputs, outputs] = [&step.inputs, &step.outputs].map(|p| p.iter().map(lying).collect::<Vec<_>>());
+    format!("{} {:?} {inputs:?} {outputs:?}", step.node.op, step.node.attrs)
 }

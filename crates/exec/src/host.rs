@@ -9,7 +9,7 @@ use crate::{
 use graft_ir::{Code, Error, Result, Tensor};
 use graft_kernels::{
     Memory, Threads,
-    cuda::{Table, Target},
+    cuda::{Measurements, Target},
 };
 use std::{ops::Range, time::Instant};
 
@@ -69,7 +69,7 @@ impl Backend for Host {
         }
         Ok(())
     }
-    fn tune(&mut self, _: &Plan) -> Result<Table> {
+    fn tune(&mut self, _: &Plan) -> Result<(Measurements, Vec<String>)> {
         Err(Error::new(Code::DEVICE, "the processor's products have no tiles to choose from")
             .help("tune with `--device cuda`"))
     }

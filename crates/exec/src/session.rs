@@ -12,7 +12,7 @@ use crate::{
 use graft_ir::{
     Array, Code, DType, Error, Graph, Precision, Result, Tensor, Type, Value, error::nearest, eval::eval,
 };
-use graft_kernels::{Threads, cuda::Table};
+use graft_kernels::{Threads, cuda::Measurements};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::collections::HashSet;
 
@@ -141,14 +141,19 @@ impl Session {
             _ => self.interpret(tensors),
         }
     }
-    /// Runs the graph once and measures which tiles of its large products are the fastest on this device.
+    /// Runs the graph once and measures its large products on this device, with each tile and with the library of products
+    /// where that is found; where it is not, a notice says so.
     ///
     /// # Errors
     /// As [`Session::run`]; `DEVICE` on a device that has no tiles to choose from.
-    pub fn tune(&mut self, feeds: &[(&str, &Tensor)]) -> Result<Table> {
+    pub fn tune(&mut self, feeds: &[(&str, &Tensor)]) -> Result<Measurements> {
         self.run(feeds)?;
         match self.plans.first() {
-            Some((_, Planned::Plan(plan))) => self.backend.tune(plan),
+            Some((_, Planned::Plan(plan))) => {
+                let (found, notes) = self.backend.tune(plan)?;
+                notes.into_iter().for_each(|note| self.notices.push(note));
+                Ok(found)
+            }
             _ => Err(Error::new(Code::DYNAMIC, "what depends on data is not launched, and has no tiles")),
         }
     }

@@ -7,7 +7,7 @@ use crate::{
     feeds, memory, model,
     ui::{self, Ui},
 };
-use graft_exec::{Options, Session};
+use graft_exec::{Device, Options, Session};
 use graft_ir::{Builder, Code, DType, Dim, Error, Graph, Node, Result, Tensor, Type, cost};
 use graft_kernels::cuda::{Cache, Table};
 use graft_passes::{self as passes, Context, Stage, optimizer, pipeline};
@@ -41,7 +41,8 @@ pub(crate) struct Args {
     inlined: bool,
     #[command(flatten)]
     machine: Machine,
-    /// Measure the tiles of large products on the GPU, keep the fastest for later runs, and print them
+    /// Measure large products on the GPU, with each tile and with cuBLASLt, keep what is the fastest for later runs, and
+    /// print it
     #[arg(long, conflicts_with_all = ["json", "profile"])]
     tune: bool,
     /// Print one JSON object
@@ -153,10 +154,12 @@ impl Args {
     }
 }
 
-/// Measures tiles, and puts what is found over what was kept before.
+/// Measures large products, and puts what is found over what was kept before.
 fn tune(session: &mut Session, feeds: &[(String, Tensor)], ui: &mut Ui) -> Result<()> {
     let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-    let found = session.tune(&feeds)?;
+    let measured = session.tune(&feeds)?;
+    session.notices().iter().for_each(|notice| ui.say(notice));
+    let found = measured.table();
     let mut kept = Table::default();
     if let Some(path) = Cache::of_user().tiles() {
         if let Ok(text) = fs::read_to_string(&path) {
@@ -166,7 +169,7 @@ fn tune(session: &mut Session, feeds: &[(String, Tensor)], ui: &mut Ui) -> Resul
         graft_onnx::atomic_write(&path, kept.to_string().as_bytes())?;
         ui.say(&format!("wrote {}", path.display()));
     }
-    ui.out(&found.to_string())
+    ui.out(&format!("{measured}{found}"))
 }
 
 /// Runs two steps to warm up and `steps` that are timed.
@@ -185,14 +188,24 @@ fn measure(session: &mut Session, feeds: &[(String, Tensor)], steps: usize) -> R
     Ok(Times(times))
 }
 
-/// What this machine reaches in one large matrix product, in FLOP/s.
+/// What this machine reaches in large matrix products, in FLOP/s: with as many elements as fill a GPU, or a processor. One
+/// factor is frozen and the other is the product before, so that nothing is fed and little is copied.
 fn peak(options: &Options) -> Result<f64> {
-    const N: usize = 1024;
+    const PRODUCTS: usize = 4;
+    let n: usize = if options.device == Device::Cuda { 4096 } else { 1024 };
     let mut graph = Graph { opsets: BTreeMap::from([(String::new(), 17)]), ..Graph::default() };
-    let [a, b] = ["a", "b"].map(|name| graph.add_input(name, Type::new(DType::Float, [N, N])));
-    let product = Builder::new(&mut graph).push("c", Node::new("MatMul", &[a, b], &[]))?;
-    graph.outputs = vec![product];
-    let feeds = feeds::random_feeds(&graph, &BTreeMap::new(), 0)?;
-    let times = measure(&mut Session::new(&graph, &[], options)?, &feeds, 5)?;
-    Ok(2.0 * (N as f64).powi(3) / (times.min() / 1e3))
+    let first = graph.add_input("first", Type::new(DType::Float, [n, n].map(Dim::from)));
+    let drawn = feeds::random_feeds(&graph, &BTreeMap::new(), 0)?;
+    let (name, values) = drawn.first().ok_or_else(|| Error::new(Code::FEED, "nothing was drawn"))?;
+    let factor = graph.add_param("factor", values.clone());
+    let mut last = first;
+    for i in 0..PRODUCTS {
+        let product = Node::new("MatMul", &[last, factor], &[]);
+        last = Builder::new(&mut graph).push(&format!("product_{i}"), product)?;
+    }
+    graph.outputs = vec![last];
+    let mut session = Session::new(&graph, &[(name.clone(), graph.name(last).into())], options)?;
+    session.set_state(name, values)?;
+    let times = measure(&mut session, &[], 5)?;
+    Ok(2.0 * PRODUCTS as f64 * (n as f64).powi(3) / (times.min() / 1e3))
 }

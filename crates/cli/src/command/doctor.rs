@@ -6,7 +6,7 @@ use crate::{
 };
 use graft_exec::{Device, Options, Session};
 use graft_ir::{Code, Error, Result, Tensor, eval, parse};
-use graft_kernels::cuda::{Cache, Gpu, nvrtc};
+use graft_kernels::cuda::{Cache, Gpu, cublaslt, nvrtc};
 use serde_json::json;
 use std::{
     collections::BTreeMap,
@@ -52,6 +52,7 @@ impl Args {
             ("processor", processor()),
             ("self-test, cpu", passed(self_test(Device::Cpu)?)),
             ("CUDA compiler", compiler()),
+            ("cuBLASLt", cublaslt::version().unwrap_or_else(|e| format!("none: {}", e.message))),
             ("kernel cache", Cache::of_user().folder().map_or("none".into(), |f| f.display().to_string())),
         ];
         match Gpu::open() {

@@ -14,6 +14,7 @@ fn a_machine_without_a_gpu_is_told_so() {
     let said = |row: &str| found["found"][row].as_str().unwrap_or_default().to_string();
     assert!(said("self-test, cpu").starts_with("passed"), "{found}");
     assert!(said("CUDA device").starts_with("none: "), "{found}");
+    assert!(!said("cuBLASLt").is_empty(), "{found}");
     assert!(sandbox.succeeds("doctor").stdout.contains("processor"));
     let refused = sandbox.graft("doctor --self-test cuda");
     assert_eq!(refused.code, 5, "{}", refused.stderr);
