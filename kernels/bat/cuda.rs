@@ -227,7 +227,7 @@ fn add(linear: &Linear, buffers: [Buffer; 5], width: usize) -> Launch {
 /// `dd_b = (u_b + q)ᵀ·v_b`, where blocks and rows of u begin so far apart.
 fn gram(plan: &mut Plan, linear: &Linear, ([u, q, v, dd], width): ([Buffer; 4], usize), steps: [usize; 2]) {
     let Linear { sizes: Sizes { tokens, rank, .. }, .. } = *linear;
-    let slabs = Slabs::of_tokens(tokens);
+    let slabs = Slabs::of_tokens(tokens, width * rank);
     let parts = plan.reserve(4 * slabs.n * width * rank);
     let mut launch = side(linear, "bat_gram", (&[u, q, v, parts], width), [0, tokens * 2 * width]);
     launch.grid = [width / rank, slabs.n, 1];

@@ -66,7 +66,7 @@ pub fn bone_grad(linear: &Linear, wanted: [bool; 2]) -> Plan {
     let ([dy, w, d, s], [dx, dd]) = ([0, 2, 3, 4].map(Operand), [0, 1].map(Result));
     let mut plan = Plan::default();
     let ds = plan.reserve(tokens * rank * element.bytes());
-    let slabs = Slabs::of_tokens(tokens);
+    let slabs = Slabs::of_tokens(tokens, rank * n_out);
     let parts = plan.reserve(4 * slabs.n * rank * n_out);
     let operands = arguments(&[dy, d, s, ds, parts], &[tokens, n_out, rank], &[]);
     plan.launches.push(RankGrad { linear, slabs }.launch("bone_rank_grad", linear.module(PATH), operands));

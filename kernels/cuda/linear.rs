@@ -217,8 +217,8 @@ impl RankGrad<'_> {
 }
 
 impl Slabs {
-    /// Cuts the sum over tokens.
-    pub(crate) fn of_tokens(tokens: usize) -> Slabs {
-        Slabs::cut(tokens.div_ceil(RANK_GRAD))
+    /// Cuts the sum over tokens, of which a slab makes so many floats.
+    pub(crate) fn of_tokens(tokens: usize, floats: usize) -> Slabs {
+        Slabs::cut_for(tokens.div_ceil(RANK_GRAD), floats)
     }
 }

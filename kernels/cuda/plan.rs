@@ -75,6 +75,11 @@ impl Tile {
         };
         self.stages * (panel(self.m, along_k[0]) + panel(self.n, along_k[1]))
     }
+    /// The same of the operands that take the most.
+    pub(crate) fn most_shared(self, element: Element) -> usize {
+        let any = [[false; 2], [true, false], [false, true], [true; 2]];
+        any.map(|along_k| self.shared(element, along_k)).into_iter().max().unwrap_or(0)
+    }
 }
 
 /// Memory that a kernel reads or writes.

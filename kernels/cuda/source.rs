@@ -55,7 +55,7 @@ pub(crate) fn text_of(path: &str) -> Option<&'static str> {
     sources().find(|s| s.path == path).map(|s| s.text)
 }
 
-/// What the sources of adapted linears are compiled for: all elements with the small tile; the large one with 16-bit
+/// What the sources of adapted linears are compiled for: all elements with the small tile; the large ones with 16-bit
 /// elements, as f32 is there for correctness.
 pub(crate) fn linears(module: Module) -> Vec<Module> {
     let of = |element, tile: usize, rank| module.clone().element(element).tile(TILES[tile]).rank(rank);
@@ -63,6 +63,7 @@ pub(crate) fn linears(module: Module) -> Vec<Module> {
         of(Element::Bf16, 0, 16),
         of(Element::Bf16, 0, 64),
         of(Element::Bf16, 1, 16),
+        of(Element::Bf16, 2, 16),
         of(Element::F16, 0, 16),
         of(Element::F32, 0, 16),
         of(Element::F32, 0, 64),
@@ -72,7 +73,13 @@ pub(crate) fn linears(module: Module) -> Vec<Module> {
 /// The same for sources of linears without a rank.
 pub(crate) fn linear_modules(module: Module) -> Vec<Module> {
     let of = |element, tile: usize| module.clone().element(element).tile(TILES[tile]);
-    vec![of(Element::Bf16, 0), of(Element::Bf16, 1), of(Element::F16, 0), of(Element::F32, 0)]
+    vec![
+        of(Element::Bf16, 0),
+        of(Element::Bf16, 1),
+        of(Element::Bf16, 2),
+        of(Element::F16, 0),
+        of(Element::F32, 0),
+    ]
 }
 
 /// The same for sources without large products.

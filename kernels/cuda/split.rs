@@ -23,13 +23,24 @@ pub(crate) struct Slabs {
     pub(crate) steps_per_slab: usize,
 }
 
-/// The most slabs of one sum: enough blocks to fill a device, and a workspace that stays in its L2 cache.
+/// The most slabs of one sum.
 const MOST: usize = 32;
+
+/// Twice as many are made where they all take no more bytes than this: what fits into the L2 cache costs little.
+const CACHED: usize = 16 << 20;
 
 impl Slabs {
     /// Cuts a sum of `steps` steps.
     pub(crate) fn cut(steps: usize) -> Slabs {
-        let steps_per_slab = steps.div_ceil(MOST).max(1);
+        Slabs::cut_into(steps, MOST)
+    }
+    /// Cuts a sum of which a slab makes so many floats, and is made by one block: the more of them, the more of the device
+    /// is at work.
+    pub(crate) fn cut_for(steps: usize, floats: usize) -> Slabs {
+        Slabs::cut_into(steps, if 4 * 2 * MOST * floats <= CACHED { 2 * MOST } else { MOST })
+    }
+    fn cut_into(steps: usize, most: usize) -> Slabs {
+        let steps_per_slab = steps.div_ceil(most).max(1);
         Slabs { n: steps.div_ceil(steps_per_slab).max(1), steps_per_slab }
     }
 

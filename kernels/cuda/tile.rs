@@ -5,10 +5,12 @@ use super::{Element, Library, Target, Tile};
 use graft_ir::{Code, Error, Result};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-/// The tiles of large products that sources are compiled for: small products, and large ones.
+/// The tiles of large products that sources are compiled for: small products, large ones, and large ones on devices with
+/// much shared memory. A warp of a large one has 64 × 64 sums: with fewer it waits for shared memory.
 pub const TILES: &[Tile] = &[
     Tile { m: 64, n: 64, k: 32, warps: [2, 2], stages: 3 },
-    Tile { m: 128, n: 128, k: 32, warps: [2, 4], stages: 3 },
+    Tile { m: 128, n: 128, k: 32, warps: [2, 2], stages: 4 },
+    Tile { m: 128, n: 128, k: 64, warps: [2, 2], stages: 3 },
 ];
 
 /// What is measured by `graft bench --tune`, committed.
@@ -136,8 +138,9 @@ pub(super) fn choose(target: Target, sizes: [usize; 3], element: Element) -> Til
     let measured = target.measured.and_then(|table| table.get(&class));
     let cycles = |tile: &&Tile| cycles(**tile, target, sizes, element);
     // The sums of large tiles of single precision, some kernels' operands beside them, do not fit into registers.
-    let fitting = if element == Element::F32 { &TILES[..1] } else { TILES };
-    measured.or_else(|| fitting.iter().min_by_key(cycles).copied()).unwrap_or(TILES[0])
+    let tiles = if element == Element::F32 { &TILES[..1] } else { TILES };
+    let fitting = tiles.iter().filter(|tile| tile.most_shared(element) <= target.shared);
+    measured.or_else(|| fitting.min_by_key(cycles).copied()).unwrap_or(TILES[0])
 }
 
 /// Whether the library does a product of (rows, cols, depth).
@@ -154,17 +157,17 @@ pub(super) fn takes_library(target: Target, sizes: [usize; 3], element: Element)
 ///
 /// In a cycle a multiprocessor multiplies and adds 1024 pairs of 16-bit numbers or 64 of single precision (what
 /// NVIDIA's white papers say of A100), reads 128 bytes of shared memory and about 64 of its L2 cache; a block spends about
-/// 1500 before its first product and after its last.
+/// 1500 before its first product and after its last, and 50 between panels.
 fn cycles(tile: Tile, target: Target, [m, n, k]: [usize; 3], element: Element) -> usize {
-    let (products, shared, cached, overhead) =
-        (if element == Element::F32 { 64 } else { 1024 }, 128, 64, 1500);
+    let (products, shared, cached, overhead, turn) =
+        (if element == Element::F32 { 64 } else { 1024 }, 128, 64, 1500, 50);
     let warps = tile.warps[0] * tile.warps[1];
     let fragments = warps * (tile.m / tile.warps[0] + tile.n / tile.warps[1]) * element.bytes();
     let panels = (tile.m + tile.n) * element.bytes();
     let step =
         (tile.m * tile.n).div_ceil(products).max(fragments.div_ceil(shared)).max(panels.div_ceil(cached));
     let blocks = m.div_ceil(tile.m) * n.div_ceil(tile.n);
-    blocks.div_ceil(target.multiprocessors.max(1)) * (k.next_multiple_of(tile.k) * step + overhead)
+    blocks.div_ceil(target.multiprocessors.max(1)) * (k.div_ceil(tile.k) * (tile.k * step + turn) + overhead)
 }
 
 #[cfg(test)]
@@ -178,10 +181,11 @@ mod tests {
     #[test]
     fn large_products_take_large_tiles_and_small_ones_fill_the_device() {
         let target = Target::default();
-        assert_eq!(chosen(target, [8192, 4096, 4096]), TILES[1]);
+        assert_eq!(chosen(target, [8192, 4096, 4096]), TILES[2]);
+        assert_eq!(chosen(Target { shared: 99 << 10, ..target }, [8192, 4096, 4096]), TILES[1]);
         assert_eq!(chosen(target, [512, 768, 768]), TILES[0]);
         // One multiprocessor has nothing to share.
-        assert_eq!(chosen(Target { multiprocessors: 1, ..target }, [512, 768, 768]), TILES[1]);
+        assert_eq!(chosen(Target { multiprocessors: 1, ..target }, [512, 768, 768]), TILES[2]);
         assert_eq!(choose(target, [8192, 4096, 4096], Element::F32), TILES[0]);
     }
 
@@ -193,7 +197,7 @@ mod tests {
         let measured: &'static Table = Box::leak(Box::new(table));
         let target = Target { measured: Some(measured), ..Target::default() };
         assert_eq!(chosen(target, [8192, 4096, 4096]), TILES[0]);
-        assert_eq!(chosen(Target { arch: (9, 0), ..target }, [8192, 4096, 4096]), TILES[1]);
+        assert_eq!(chosen(Target { arch: (9, 0), ..target }, [8192, 4096, 4096]), TILES[2]);
         assert_eq!(chosen(Target { tile: Some(TILES[1]), ..target }, [8192, 4096, 4096]), TILES[1]);
     }
 

@@ -64,7 +64,7 @@ pub(super) fn gradient(site: &Site<'_>) -> Option<Plan> {
     let [dy, x, w, a, b, m, scale, h, sum, n] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(Operand);
     let mut plan = Plan::default();
     let bytes = tokens * n_out * element.bytes();
-    let (dsum, slabs) = (plan.reserve(bytes), Slabs::of_tokens(tokens));
+    let (dsum, slabs) = (plan.reserve(bytes), Slabs::of_tokens(tokens, n_out));
     let parts = if site.wants(3) { plan.reserve(4 * slabs.n * n_out) } else { Null };
     let mut operands = arguments(&[dy, sum, m, n, dsum, parts], &[tokens, n_out], &[]);
     operands.push(Int((slabs.steps_per_slab * RANK_GRAD) as i32));

@@ -61,11 +61,19 @@ __device__ __forceinline__ Matrix<float> slab_part(float* parts, int rows, int c
   return {parts + static_cast<i64>(blockIdx.x) * rows * cols, rows, cols};
 }
 
-/// Adds a warp's sums to the slab's part at (`row`, `col`), or begins it.
+/// Begins a warp's sums with what the slab's earlier tiles have put at (`row`, `col`) of its part, if there are any.
 template <class Sums>
-__device__ __forceinline__ void add_part(Sums& sums, const Matrix<float>& part, int row, int col, bool is_first) {
-  const auto finish = [&](int i, int j, float sum) { return is_first ? sum : part.data[i * part.stride + j] + sum; };
-  sums.pairs([&](int i, int j, float x, float y) { store_pair(part, row + i, col + j, x, y, finish); });
+__device__ __forceinline__ void resume_part(Sums& sums, const Matrix<float>& part, int row, int col, bool is_first) {
+  sums.each([&](int i, int j, float& sum) {
+    const bool is_there = !is_first && row + i < part.rows && col + j < part.cols;
+    sum = is_there ? part.data[(row + i) * part.stride + col + j] : 0.f;
+  });
+}
+
+/// Puts a warp's sums at (`row`, `col`) of the slab's part.
+template <class Sums> __device__ __forceinline__ void put_part(Sums& sums, const Matrix<float>& part, int row, int col) {
+  const auto plain = [](int, int, float sum) { return sum; };
+  sums.pairs([&](int i, int j, float x, float y) { store_pair(part, row + i, col + j, x, y, plain); });
 }
 
 /// The tile of tokens from `token` on.
@@ -95,15 +103,16 @@ template <class Op> __device__ __forceinline__ void rank_grad_tile(const Op& op,
   }
   int stage = 0;
   for (int i = 0; i < steps; i++) {
+    // Asked for early, as it may take a while to come.
+    typename G::DbSums db;
+    resume_part(db, op.db_parts, 0, i * G::COLS + G::warp_row(), is_first);
     copy_wait<G::STAGES - 2>();
     sync_block();
     if (i + G::STAGES - 1 < steps) load(stage == 0 ? G::STAGES - 1 : stage - 1);
     copy_commit();
     multiply(dq, left(stage), G::warp_row(), right(stage), 0, KeepAll{});
-    typename G::DbSums db;
-    db.clear();
     multiply(db, saved, 0, typename G::DyRight{left(stage).data}, G::warp_row(), KeepAll{});
-    add_part(db, op.db_parts, 0, i * G::COLS + G::warp_row(), is_first);
+    put_part(db, op.db_parts, 0, i * G::COLS + G::warp_row());
     stage = stage + 1 == G::STAGES ? 0 : stage + 1;
   }
   op.finish(dq, token, is_first);

@@ -112,7 +112,7 @@ pub fn hydra_grad(heads: &Heads, wanted: [bool; 4]) -> Plan {
     let Linear { sizes: Sizes { tokens, n_in, n_out, rank: cols }, element, .. } = heads.linear;
     let [dy, x, w, a, b, router, scale, h, p] = [0, 1, 2, 3, 4, 5, 6, 7, 8].map(Operand);
     let mut plan = Plan::default();
-    let (width, slabs) = (heads.width(), Slabs::of_tokens(tokens));
+    let (width, slabs) = (heads.width(), Slabs::of_tokens(tokens, cols * n_out));
     let d = plan.reserve(tokens * width * element.bytes());
     let parts = plan.reserve(4 * slabs.n * cols * n_out);
     let sizes = [tokens, n_out, heads.rank, heads.heads, width];

@@ -5,13 +5,8 @@ use crate::cuda::{
     Dropout, Launch, Linear, Module, Plan, Product, RankGrad, Site, Sizes, Slabs, Source, arguments, linears,
 };
 
-pub(crate) const SOURCES: &[Source] = &[Source {
-    path: PATH,
-    text: include_str!("lora.cu"),
-    kernels: NAMES,
-    products: NAMES,
-    modules,
-}];
+pub(crate) const SOURCES: &[Source] =
+    &[Source { path: PATH, text: include_str!("lora.cu"), kernels: NAMES, products: NAMES, modules }];
 
 const PATH: &str = "lora/lora.cu";
 const NAMES: &[&str] = &["lora_down", "lora_down_grad", "lora_forward", "lora_input_grad", "lora_rank_grad"];
@@ -70,7 +65,7 @@ pub(crate) fn grads(
     let Linear { sizes: Sizes { tokens, n_out, rank, .. }, element, .. } = *linear;
     let dh = plan.reserve(tokens * rank * element.bytes());
 
-    let slabs = Slabs::of_tokens(tokens);
+    let slabs = Slabs::of_tokens(tokens, rank * n_out);
     let db_parts = plan.reserve(4 * slabs.n * rank * n_out);
     let operands = arguments(&[dy, b, h, dh, db_parts], &[tokens, n_out, rank], &[Argument::Buffer(scale)]);
     plan.launches.push(RankGrad { linear, slabs }.launch("lora_rank_grad", module(linear), operands));

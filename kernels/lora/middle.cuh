@@ -60,9 +60,9 @@ template <class C> struct MiddleGrad : RankGradOperands<Element, PADDED_RANK> {
     if (dc_part.data && G::warp_row() < PADDED_RANK) {
       const Panel<Element, PADDED_RANK, G::TOKENS, Major::MN> turned = {left.data};
       Accumulators<1, PADDED_RANK / 8> dc;
-      dc.clear();
+      resume_part(dc, dc_part, G::warp_row(), 0, is_first);
       multiply(dc, turned, G::warp_row(), right, 0, KeepAll{});
-      add_part(dc, dc_part, G::warp_row(), 0, is_first);
+      put_part(dc, dc_part, G::warp_row(), 0);
     }
     sums.clear();
     multiply(sums, left, G::warp_row(), middle, 0, KeepAll{});

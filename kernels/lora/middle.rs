@@ -40,7 +40,7 @@ impl Middle<'_> {
     ) -> (Buffer, Slabs) {
         let Linear { sizes: Sizes { tokens, n_out, rank, .. }, element, .. } = *linear;
         let dh = plan.reserve(tokens * rank * element.bytes());
-        let slabs = Slabs::of_tokens(tokens);
+        let slabs = Slabs::of_tokens(tokens, rank * n_out);
         let db_parts = plan.reserve(4 * slabs.n * rank * n_out);
         let dc_parts = if wants_dc { plan.reserve(4 * slabs.n * rank * rank) } else { Buffer::Null };
         let buffers = [&[dy, b], self.of, saved, &[dh, db_parts, dc_parts]].concat();

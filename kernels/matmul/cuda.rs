@@ -35,6 +35,7 @@ fn modules(module: Module) -> Vec<Module> {
     vec![
         of(Element::Bf16, 0, [true, false]),
         of(Element::Bf16, 1, [true, true]),
+        of(Element::Bf16, 2, [true, true]),
         of(Element::F16, 1, [false, false]),
         of(Element::F32, 0, [true, false]),
         of(Element::F32, 0, [false, true]),

@@ -83,8 +83,8 @@ fn drawn(kernel: &Kernel, element: DType, target: Target, n: u64) -> Vec<Prepare
             return None;
         }
         let case = if rows::is_of_adapter(kernel.name) { rounded(case, element) } else { case };
-        // Large tiles for 16 bits now and then; those of single precision do not fit.
-        let tile = (element != DType::Float && seed % 4 == 3).then_some(TILES[1]);
+        // Each large tile now and then; those of single precision do not fit.
+        let tile = TILES.get(seed as usize % 4 + 1).copied().filter(|_| element != DType::Float);
         let how = How { element, target: Target { tile, ..target }, schedule: None };
         let prepared = Prepared::of(kernel, (case, how), &mut draw);
         prepared.unwrap_or_else(|e| panic!("{} (seed {seed}): {e}", kernel.name))
