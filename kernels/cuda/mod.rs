@@ -2,6 +2,7 @@
 //! makes its plans; the driver, the emulator (`kernels/emulate`) and whatever else runs kernels take them as they are.
 mod cache;
 pub mod cublaslt;
+mod frame;
 mod gpu;
 mod launch;
 mod library;
@@ -16,6 +17,7 @@ mod split;
 mod tile;
 
 pub use cache::Cache;
+pub use frame::Frame;
 pub use gpu::{DeviceMemory, Gpu, Recording};
 pub(crate) use launch::{PER_THREAD, THREADS, buffers, int, long, walk};
 pub use library::{Library, LibraryProduct, Matrix};

@@ -1,5 +1,5 @@
 //! Launch plans: what to launch, with which geometry and which arguments, and what it costs.
-use super::{LibraryProduct, Module};
+use super::{Frame, LibraryProduct, Module};
 use graft_ir::DType;
 
 /// The element type of activations and weights; sums and the gradients of weights are always `f32`.
@@ -91,6 +91,8 @@ pub enum Buffer {
     Result(usize),
     /// The plan's workspace, from this byte on.
     Workspace(usize),
+    /// A frozen operand with room around it, which outlives the call.
+    Framed(Frame),
     /// None: a null pointer.
     Null,
 }
@@ -176,6 +178,28 @@ impl Plan {
     /// Whether a library does some of it.
     pub fn uses_library(&self) -> bool {
         self.launches.iter().any(|launch| launch.library.is_some())
+    }
+    /// The memory that launches are given, with repetitions.
+    fn buffers(&self) -> impl Iterator<Item = Buffer> + '_ {
+        self.launches.iter().flat_map(|launch| &launch.arguments).filter_map(|argument| match argument {
+            Argument::Buffer(buffer) => Some(*buffer),
+            _ => None,
+        })
+    }
+    /// Whether launches are given operand `i` as it is.
+    pub fn reads(&self, i: usize) -> bool {
+        self.buffers().any(|buffer| buffer == Buffer::Operand(i))
+    }
+    /// The frames that launches are given.
+    pub fn frames(&self) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        for buffer in self.buffers() {
+            match buffer {
+                Buffer::Framed(frame) if !frames.contains(&frame) => frames.push(frame),
+                _ => {}
+            }
+        }
+        frames
     }
     /// Result `i` of a call, or room for its `bytes` where nobody wants it but the kernels themselves.
     pub(crate) fn result(&mut self, is_wanted: bool, i: usize, bytes: usize) -> Buffer {

@@ -54,6 +54,8 @@ pub struct Site<'a> {
     pub outputs: Vec<Option<Shape<'a>>>,
     /// Where it is to run.
     pub target: Target,
+    /// The operands that never change.
+    frozen: Vec<usize>,
     /// The large products whose tiles were asked for.
     products: RefCell<Vec<Class>>,
 }
@@ -99,7 +101,16 @@ impl<'a> Site<'a> {
         outputs: Vec<Option<Shape<'a>>>,
         target: Target,
     ) -> Site<'a> {
-        Site { node, opset, inputs, outputs, target, products: RefCell::default() }
+        let frozen = Vec::new();
+        Site { node, opset, inputs, outputs, target, frozen, products: RefCell::default() }
+    }
+    /// Where these operands never change.
+    pub fn with_frozen(self, frozen: Vec<usize>) -> Site<'a> {
+        Site { frozen, ..self }
+    }
+    /// Whether operand `i` never changes.
+    pub(crate) fn is_frozen(&self, i: usize) -> bool {
+        self.frozen.contains(&i)
     }
     /// The tile for a large product of (rows, cols, depth).
     pub(crate) fn tile(&self, sizes: [usize; 3], element: Element) -> Tile {

@@ -127,14 +127,15 @@ impl Drop for Emulator {
 }
 
 impl Job {
-    /// What memory holds before: operands, results (poisoned, or the operand that lies there), workspace (poisoned).
+    /// What memory holds before: operands, results (poisoned, or the operand that lies there), workspace (poisoned), frames.
     pub fn buffers(&self) -> Vec<Vec<u8>> {
         let seed =
             |o: usize| self.in_place.iter().find(|pair| pair.1 == o).map(|&(i, _)| self.operands[i].clone());
         let results =
             self.results.iter().enumerate().map(|(o, &n)| seed(o).unwrap_or_else(|| vec![POISON; n]));
         let workspace = vec![POISON; self.plan.workspace];
-        self.operands.iter().cloned().chain(results).chain([workspace]).collect()
+        let frames = self.plan.frames().into_iter().map(|frame| frame.lay(&self.operands[frame.operand]));
+        self.operands.iter().cloned().chain(results).chain([workspace]).chain(frames).collect()
     }
     /// Whether this one of the buffers is a result.
     pub fn is_result(&self, buffer: usize) -> bool {
@@ -174,6 +175,10 @@ impl Job {
             }
             Buffer::Result(i) => Some((n_operands + i, 0)),
             Buffer::Workspace(at) => Some((n_operands + self.results.len(), at)),
+            Buffer::Framed(frame) => {
+                let i = self.plan.frames().iter().position(|&f| f == frame)?;
+                Some((n_operands + self.results.len() + 1 + i, 0))
+            }
             Buffer::Null => None,
         }
     }

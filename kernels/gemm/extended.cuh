@@ -3,7 +3,8 @@
 //!
 //! What is particular to a kernel is an operation with these members, of which `Operation` has the plain ones:
 //! `a[]`, `b[]`, `c`; `mask(segment)`, which elements of a count; `between(segment, row, col, sum)`, what becomes of the
-//! sums when a segment ends; `finish(row, col, sum)`, what is stored.
+//! sums when a segment ends; `finish(row, col, sum)`, what is stored; `see(panel, row, k)`, which is shown each panel of a
+//! while it is in shared memory, and where it begins in a.
 //!
 //! A block computes one tile of c; threads copy panels of a and b through a ring of `STAGES` stages of shared memory.
 //! grid = (tiles of n, tiles of m, slabs of the sum); a slab stores its part of the sum behind that of the one before.
@@ -37,6 +38,7 @@ template <class T, class C, int SEGMENTS_, Major A, Major B> struct Operation {
   __device__ __forceinline__ KeepAll mask(int) const { return {}; }
   __device__ __forceinline__ float between(int, int, int, float sum) const { return sum; }
   __device__ __forceinline__ float finish(int, int, float sum) const { return sum; }
+  template <class P> __device__ __forceinline__ void see(const P&, int, int) const {}
 };
 
 /// As many steps in a slab as there are: the sum is not split.
@@ -161,6 +163,7 @@ __device__ __forceinline__ void sum_tile(typename T::Sums& acc, const Op& op, in
       if (t + T::STAGES - 1 < end) feed.load(op, ring, stage == 0 ? T::STAGES - 1 : stage - 1, m, n);
       copy_commit();
       const Shifted<decltype(op.mask(s))> keeps = {mask, m, (t - before) * T::K};
+      op.see(ring.left(stage), m, (t - before) * T::K);
       multiply(acc, ring.left(stage), warp_m, ring.right(stage), warp_n, keeps);
       stage = stage + 1 == T::STAGES ? 0 : stage + 1;
     }

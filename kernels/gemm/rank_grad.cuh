@@ -6,7 +6,8 @@
 //! to global memory, where the block's later tiles add to them: each element always by the same thread.
 //!
 //! What is particular to a kernel is an operation as `RankGradOperands`, which has the plain ones of these members:
-//! `load_saved(panel, token)` begins to bring q into shared memory, `finish(sums, token, is_first)` takes dq.
+//! `load_saved(panel, token)` begins to bring q into shared memory, `finish(sums, token, is_first)` takes dq,
+//! `see(panel, token, col)` is shown each panel of dy.
 #pragma once
 #include "gemm/extended.cuh"
 
@@ -46,6 +47,7 @@ template <class T, int RANK> struct RankGradOperands {
     panel.template load<Shape::THREADS>(saved, 0, token);
   }
   __device__ __forceinline__ void finish(typename Shape::DqSums& sums, int token, bool) const { store(sums, token); }
+  template <class P> __device__ __forceinline__ void see(const P&, int, int) const {}
 
   /// Stores what was computed of the tile at `token`, scaled.
   __device__ __forceinline__ void store(typename Shape::DqSums& sums, int token) const {
@@ -110,6 +112,7 @@ template <class Op> __device__ __forceinline__ void rank_grad_tile(const Op& op,
     sync_block();
     if (i + G::STAGES - 1 < steps) load(stage == 0 ? G::STAGES - 1 : stage - 1);
     copy_commit();
+    op.see(left(stage), token, i * G::COLS);
     multiply(dq, left(stage), G::warp_row(), right(stage), 0, KeepAll{});
     multiply(db, saved, 0, typename G::DyRight{left(stage).data}, G::warp_row(), KeepAll{});
     put_part(db, op.db_parts, 0, i * G::COLS + G::warp_row());

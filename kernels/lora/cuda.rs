@@ -1,4 +1,5 @@
 //! Launch plans of LoRA: which kernels of `lora.cu` a call takes; and of what other methods have in common with it.
+use super::beside;
 use crate::cuda::{
     Argument::{self, Int},
     Buffer::{self, Operand, Result},
@@ -24,13 +25,17 @@ fn module(linear: &Linear) -> Module {
 /// The launches of a `graft.Lora` of a graph.
 pub(super) fn forward(site: &Site<'_>) -> Option<Plan> {
     let linear = Linear::of(site, [0, 1, 2]).filter(|_| site.are_floats(&[4], &[]))?;
-    Some(lora(&linear, [0, 1].map(|i| site.wants(i))))
+    let wanted = [0, 1].map(|i| site.wants(i));
+    let beside = site.is_frozen(1).then(|| beside::lora(&linear, wanted)).flatten();
+    beside.or_else(|| Some(lora(&linear, wanted)))
 }
 
 /// The launches of a `graft.LoraGrad` of a graph.
 pub(super) fn gradient(site: &Site<'_>) -> Option<Plan> {
     let linear = Linear::of(site, [1, 2, 3]).filter(|_| site.are_floats(&[5], &[1, 2]))?;
-    Some(lora_grad(&linear, [0, 1, 2].map(|i| site.wants(i))))
+    let wanted = [0, 1, 2].map(|i| site.wants(i));
+    let beside = site.is_frozen(2).then(|| beside::lora_grad(&linear, wanted)).flatten();
+    beside.or_else(|| Some(lora_grad(&linear, wanted)))
 }
 
 /// `graft.Lora (x, w, a, b, scale) => (y, h)`, where the adapter reads x with dropout. x, w, a, b, y and h are of the

@@ -8,7 +8,7 @@ use crate::{
         Argument::Float,
         Buffer::{self, Null, Operand, Result},
         Element, Launch, LibraryProduct, Matrix, Module, Plan, Product, Shape, Site, Slabs, Source, TILES,
-        Target, int, long, walk,
+        Target, Tile, int, long, walk,
     },
     movement, row_major,
     strides::repeated,
@@ -207,9 +207,12 @@ impl Call {
             let result = Matrix::new(to, n);
             LibraryProduct { element, sizes: [m, n, k], left, right, result, alpha }.aligned()
         });
-        let library = library.flatten();
+        if let Some(launch) = library.flatten().and_then(|product| of_library(product, tile)) {
+            plan.launches.push(launch);
+            return Some(());
+        }
         // What joins the slabs makes f32 and adds nothing.
-        let is_plain = is_alone && alpha == 1.0 && element == Element::F32 && library.is_none();
+        let is_plain = is_alone && alpha == 1.0 && element == Element::F32;
         if let Some(slabs) = slabs(&product, site.target).filter(|_| is_plain) {
             let parts = plan.reserve(4 * slabs.n * m * n);
             let mut arguments = factors.to_vec();
@@ -225,11 +228,32 @@ impl Call {
         arguments.extend(added.strides.map(long));
         arguments.push(Float(added.beta));
         arguments.extend(walk(&batch, strides.each_ref().map(Vec::as_slice))?);
-        let launch = Launch { library, ..product.launch("matmul", module, arguments, element.bytes()) };
+        let launch = product.launch("matmul", module, arguments, element.bytes());
         let fits = launch.grid[1..].iter().all(|&blocks| blocks <= LONGEST_GRID);
         plan.launches.push(launch);
         ([m, n, k].iter().all(|&size| i32::try_from(size).is_ok()) && fits).then_some(())
     }
+}
+
+/// The launch of a product that a library is to do, with the kernel that does it elsewhere; `None` if that does not.
+pub(crate) fn of_library(product: LibraryProduct, tile: Tile) -> Option<Launch> {
+    let LibraryProduct { element, sizes, left, right, result, alpha } = product;
+    let along_k = [!left.is_turned, right.is_turned];
+    let module = oriented(&Module::file(PATH), element, along_k).tile(tile);
+    let factors = [left, right].map(|factor| [factor.memory.into(), long(factor.stride)]);
+    let mut arguments = factors.concat();
+    arguments.push(result.memory.into());
+    arguments.extend(sizes.map(int));
+    arguments.extend([Float(alpha), Null.into(), long(0), long(0), Float(0.0)]);
+    arguments.extend(walk(&[], [&[], &[]])?);
+    let launch = Product { sizes, tile, along_k, slabs: 1, element }.launch(
+        "matmul",
+        module,
+        arguments,
+        element.bytes(),
+    );
+    let fits = launch.grid[1] <= LONGEST_GRID && sizes.iter().all(|&n| i32::try_from(n).is_ok());
+    (fits && result.stride == sizes[1]).then_some(Launch { library: Some(product), ..launch })
 }
 
 /// How the sum of a product is cut whose tiles are too few for a device: none where they are enough, or the sum short.

@@ -1,6 +1,6 @@
 //! Jobs run by the PTX interpreter: what NVRTC makes of the modules, on the same operands as the emulator gets.
 use graft_emulate::Job;
-use graft_kernels::cuda::{Argument, Buffer, Launch, Module, nvrtc};
+use graft_kernels::cuda::{Argument, Buffer, Frame, Launch, Module, nvrtc};
 use graft_ptx::{Memory, Schedule, Statistics};
 use std::{
     collections::HashMap,
@@ -101,6 +101,7 @@ struct Device {
     operands: Vec<u64>,
     results: Vec<u64>,
     workspace: u64,
+    frames: Vec<(Frame, u64)>,
 }
 
 impl Device {
@@ -122,7 +123,11 @@ impl Device {
             });
         }
         let workspace = memory.allocate(job.plan.workspace);
-        Ok(Device { memory, operands, results, workspace })
+        let mut frames = Vec::new();
+        for frame in job.plan.frames() {
+            frames.push((frame, upload(&mut memory, &frame.lay(&job.operands[frame.operand]))?));
+        }
+        Ok(Device { memory, operands, results, workspace, frames })
     }
 
     fn argument(&self, job: &Job, argument: Argument) -> Vec<u8> {
@@ -131,6 +136,10 @@ impl Device {
             Argument::Buffer(Buffer::Operand(i)) => self.operands[i].to_le_bytes().to_vec(),
             Argument::Buffer(Buffer::Result(i)) => self.results[i].to_le_bytes().to_vec(),
             Argument::Buffer(Buffer::Workspace(at)) => (self.workspace + at as u64).to_le_bytes().to_vec(),
+            Argument::Buffer(Buffer::Framed(frame)) => {
+                let laid = self.frames.iter().find(|(of, _)| *of == frame);
+                laid.map_or(0, |(_, address)| *address).to_le_bytes().to_vec()
+            }
             Argument::Buffer(Buffer::Null) => 0u64.to_le_bytes().to_vec(),
             Argument::Int(n) => n.to_le_bytes().to_vec(),
             Argument::Word(n) => n.to_le_bytes().to_vec(),

@@ -55,7 +55,7 @@ impl Machines {
         Machines { toolchain, emulator, interpreter: None }
     }
     /// With the interpreter; none, and said so, where there is no NVRTC.
-    fn with_interpreter(self, folder: &Path) -> Machines {
+    pub(crate) fn with_interpreter(self, folder: &Path) -> Machines {
         Machines { interpreter: Interpreter::find(folder).map_err(|why| skip(&why)).ok(), ..self }
     }
     /// Begins anew, after an error that may have ended the emulator.
@@ -212,6 +212,10 @@ impl Prepared {
     fn dtypes(&self) -> Vec<DType> {
         self.reference.iter().map(|r| r.dtype).collect()
     }
+    /// What is wrong with what the emulator makes of the job, in all orders, and the interpreter in that of `schedule`.
+    pub(crate) fn check(&self, machines: &mut Machines, schedule: Option<Schedule>) -> Result<(), String> {
+        self.judge(machines.run(&self.job, &self.dtypes(), schedule))
+    }
     /// What is wrong with what a machine made of the job, if anything is.
     pub(crate) fn judge(&self, made: Result<Vec<Vec<u8>>, String>) -> Result<(), String> {
         let judged = made.and_then(|made| {
@@ -236,7 +240,7 @@ pub(crate) fn check(
     machines: &mut Machines,
 ) -> Result<Outcome, String> {
     let Some(prepared) = Prepared::of(kernel, (case, how), draw)? else { return Ok(Outcome::NotServed) };
-    prepared.judge(machines.run(&prepared.job, &prepared.dtypes(), how.schedule))?;
+    prepared.check(machines, how.schedule)?;
     Ok(Outcome::Right)
 }
 
@@ -252,7 +256,8 @@ fn plan(
         result.map(|r| Shape { dtype: r.dtype, dims: &r.dims, strides, known: None })
     });
     let inputs = operands.iter().map(|o| o.as_ref().map(shape)).collect();
-    let site = Site::new((node, opset), inputs, outputs.collect(), target);
+    let frozen = (0..operands.len()).collect();
+    let site = Site::new((node, opset), inputs, outputs.collect(), target).with_frozen(frozen);
     kernel.device.plan(&site)
 }
 

@@ -3,17 +3,20 @@
 use crate::{
     adapters::rounded,
     case::{Bound, Case},
-    device::{How, Prepared, skip},
+    device::{How, Machines, Prepared, skip},
     draw::Draw,
     gpu, row,
 };
-use graft_emulate::Job;
-use graft_ir::{Array, Attr, DType};
+use graft_emulate::{Job, Sanitizer};
+use graft_ir::{Array, Attr, DType, Node};
 use graft_kernels::{
     Kernel,
-    cuda::{Argument, Buffer, Element, Gpu, Library, LibraryProduct, Matrix, Target},
+    cuda::{Argument, Buffer, Element, Gpu, Library, LibraryProduct, Matrix, Plan, Shape, Site, Target},
+    row_major,
 };
+use graft_ptx::Schedule;
 use half::{bf16, f16};
+use std::path::Path;
 
 const DTYPES: [DType; 3] = [DType::Float, DType::Bfloat16, DType::Float16];
 
@@ -173,6 +176,116 @@ fn the_products_of_linears_are_what_their_kernels_are_told() {
     assert!(found > 0, "no linear was left to a library");
 }
 
+/// The product that the arguments of `matmul` are for.
+fn matmul(arguments: &[Argument], element: Element, turned: [bool; 2]) -> LibraryProduct {
+    use Argument::{Float, Int, Long};
+    let [
+        Argument::Buffer(left),
+        Long(of_left),
+        Argument::Buffer(right),
+        Long(of_right),
+        Argument::Buffer(to),
+        Int(m),
+        Int(n),
+        Int(k),
+        Float(alpha),
+        Argument::Buffer(Buffer::Null),
+        ..,
+    ] = arguments
+    else {
+        panic!("{arguments:?} are no arguments of a product that nothing is added to")
+    };
+    let factor = |memory: &Buffer, stride: &i64, is_turned| Matrix {
+        is_turned,
+        ..Matrix::new(*memory, *stride as usize)
+    };
+    let (left, right) = (factor(left, of_left, turned[0]), factor(right, of_right, turned[1]));
+    let sizes = [m, n, k].map(|&n| n as usize);
+    LibraryProduct { element, sizes, left, right, result: Matrix::new(*to, sizes[1]), alpha: *alpha }
+}
+
+/// Cases of LoRA for which a library does the large product, and how many of them are asked for.
+fn adapted(dtype: DType, of: Target, largest: usize, seeds: u64) -> Vec<Prepared> {
+    let mut found = Vec::new();
+    for (op, seed) in
+        ["graft.Lora", "graft.LoraGrad"].into_iter().flat_map(|op| (0..seeds).map(move |i| (op, i)))
+    {
+        let (mut draw, kernel) = (Draw::new(seed, largest), kernel(op));
+        let case = rounded(lora(&mut draw, largest, op == "graft.LoraGrad"), dtype);
+        let how = How { target: target(of), ..How::narrowed(dtype) };
+        let prepared = Prepared::of(kernel, (case, how), &mut draw).expect("the case can be laid out");
+        found.extend(prepared.filter(|prepared| prepared.job.plan.uses_library()));
+    }
+    assert!(found.len() as u64 > seeds / 2, "a library serves {} cases only", found.len());
+    found
+}
+
+/// A `graft.Lora`, or its gradient, whose inputs and outputs are multiples of 8.
+fn lora(d: &mut Draw, largest: usize, is_gradient: bool) -> Case {
+    let [n_in, n_out] = [0; 2].map(|_| 8 * (1 + d.below(largest / 8)));
+    let (tokens, rank) = (1 + d.below(largest), 1 + d.below(20));
+    let sizes = [[tokens, n_in], [n_in, n_out], [n_in, rank], [rank, n_out]];
+    let mut operands: Vec<Array> = sizes.iter().map(|dims| d.floats(dims, -1.0, 1.0)).collect();
+    operands.push(d.floats(&[], -2.0, 2.0));
+    if is_gradient {
+        operands.insert(0, d.floats(&[tokens, n_out], -1.0, 1.0));
+        operands.push(d.floats(&[tokens, rank], -1.0, 1.0));
+    }
+    let largest = [tokens, n_in, n_out, rank].into_iter().max().unwrap_or(1);
+    Case::new(Bound::Terms(largest as f64 + 16.0), operands).results(if is_gradient { 3 } else { 2 })
+}
+
+#[test]
+fn beside_one_another_the_factors_of_an_adapter_make_one_product() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let Some(mut machines) = Machines::find(folder, Sanitizer::None) else { return };
+    machines = machines.with_interpreter(folder);
+    for dtype in DTYPES {
+        for (i, prepared) in adapted(dtype, Target::default(), 136, 4).iter().enumerate() {
+            // The kernel in the library's place computes what the library is told to.
+            let launches = prepared.job.plan.launches.iter();
+            let (launch, product) = launches
+                .filter_map(|launch| Some((launch, launch.library?)))
+                .next()
+                .expect("one product is left to a library");
+            let turned = [product.left.is_turned, product.right.is_turned];
+            assert_eq!(product, matmul(&launch.arguments, product.element, turned));
+            let wanted = [true, turned[1]].map(|along| if along { "K" } else { "MN" });
+            let macros =
+                |name: &str| launch.module.defines.iter().find(|(n, _)| *n == name).map(|(_, v)| &v[..]);
+            assert_eq!(["GRAFT_A", "GRAFT_B"].map(macros), wanted.map(Some));
+            let schedule = (i % 3 == 0).then_some(Schedule::ALL[i % Schedule::ALL.len()]);
+            prepared.check(&mut machines, schedule).unwrap_or_else(|e| panic!("{dtype:?}: {e}"));
+        }
+    }
+}
+
+/// What a `graft.Lora` launches, of 16 tokens, 24 inputs, 32 outputs and rank 8.
+fn planned(library: Library, frozen: &[usize]) -> Plan {
+    let dims: [&[usize]; 7] = [&[16, 24], &[24, 32], &[24, 8], &[8, 32], &[], &[16, 32], &[16, 8]];
+    let strides = dims.map(row_major);
+    let shapes = dims
+        .iter()
+        .zip(&strides)
+        .map(|(dims, strides)| Some(Shape { dtype: DType::Float, dims, strides, known: None }));
+    let mut inputs: Vec<_> = shapes.collect();
+    let outputs = inputs.split_off(5);
+    let (node, target) = (Node::new("graft.Lora", &[], &[]), Target { library, ..Target::default() });
+    let site = Site::new((&node, 1), inputs, outputs, target).with_frozen(frozen.to_vec());
+    kernel("graft.Lora").device.plan(&site).expect("the device serves it")
+}
+
+#[test]
+fn without_a_library_and_with_weights_that_change_adapters_keep_their_kernels() {
+    let plan = planned(Library::Always, &[1]);
+    assert!(plan.uses_library() && plan.frames().len() == 1);
+    // The frame is there instead of the weight.
+    assert!(!plan.reads(1) && plan.reads(0));
+    for plan in [planned(Library::Absent, &[1]), planned(Library::Always, &[])] {
+        assert!(!plan.uses_library() && plan.frames().is_empty() && plan.reads(1));
+    }
+}
+
 /// A GPU with cuBLASLt; none, and said so, without them.
 fn with_library(test: &str) -> Option<Gpu> {
     let found = Gpu::open().and_then(|mut gpu| gpu.find_library().map(|()| gpu));
@@ -182,10 +295,12 @@ fn with_library(test: &str) -> Option<Gpu> {
 #[test]
 #[expect(clippy::print_stderr, reason = "figures of a run")]
 fn the_library_computes_what_ops_mean_and_the_same_bits_again() {
-    let Some(gpu) = with_library("the_library_computes_what_ops_mean") else { return };
+    let Some(mut gpu) = with_library("the_library_computes_what_ops_mean") else { return };
     let mut n = 0;
     for dtype in DTYPES {
-        for prepared in prepared(dtype, gpu.target(), (60, 520)) {
+        let adapted = adapted(dtype, gpu.target(), 520, 12);
+        gpu.prepare(adapted.iter().map(|prepared| &prepared.job.plan)).unwrap_or_else(|e| panic!("{e}"));
+        for prepared in prepared(dtype, gpu.target(), (60, 520)).into_iter().chain(adapted) {
             let made = gpu::run(&gpu, &prepared.job).unwrap_or_else(|e| panic!("{e}"));
             let again = gpu::run(&gpu, &prepared.job).unwrap_or_else(|e| panic!("{e}"));
             assert!(made == again, "other bits the second time");

@@ -2,7 +2,6 @@
 //! first runs and replayed from then on. What the device has no kernel for the host does, on copies.
 use crate::{
     backend::Backend,
-    constants::Constant,
     device::{self, Whole},
     place::{Place, Storage},
     plan::Plan,
@@ -12,7 +11,9 @@ use crate::{
 use graft_ir::{Error, Result, Tensor, infer::node_label};
 use graft_kernels::{
     Kernel, Memory, Threads,
-    cuda::{self, Buffer, Class, DeviceMemory, Gpu, Library, Measurements, Recording, TILES, Target, Tile},
+    cuda::{
+        self, Buffer, Class, DeviceMemory, Frame, Gpu, Library, Measurements, Recording, TILES, Target, Tile,
+    },
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -28,8 +29,8 @@ pub(crate) struct Cuda {
     len: usize,
     /// How often the memory was replaced: what was recorded for an earlier one is void.
     generation: u64,
-    /// Constants that some plan still has on the device, by their bytes' address.
-    uploaded: HashMap<usize, Weak<DeviceMemory>>,
+    /// Constants that some plan still has on the device, by their bytes' address, and the frame that they lie in.
+    uploaded: HashMap<Kept, Weak<DeviceMemory>>,
     /// What steps on the host work on: a memory laid out like the device's.
     mirror: Memory,
 }
@@ -37,15 +38,27 @@ pub(crate) struct Cuda {
 /// How often each step is timed for the median, and how often it is launched for one time.
 const MEASURED: [usize; 2] = [7, 5];
 
+/// A constant's bytes' address, and the frame that it lies in, if it does; of whichever operand.
+type Kept = (usize, Option<Frame>);
+
 /// What the device keeps of a plan.
 #[derive(Default)]
 pub(crate) struct Loaded {
     /// The plan's constants, as far as launches read them.
     constants: Vec<Option<Arc<DeviceMemory>>>,
+    /// Constants in frames, by their numbers.
+    frames: HashMap<(usize, Frame), Arc<DeviceMemory>>,
     /// The recorded steps, and the memory's generation that they work on.
     recording: Option<(u64, Recording)>,
     /// Whether a library does some of the steps and has yet to load what it needs for them, which may not be recorded.
     is_cold: bool,
+}
+
+impl Loaded {
+    /// Nothing yet.
+    fn of(plan: &Plan) -> Loaded {
+        Loaded { constants: vec![None; plan.constants.len()], ..Loaded::default() }
+    }
 }
 
 impl Cuda {
@@ -56,42 +69,69 @@ impl Cuda {
         let (uploaded, mirror) = (HashMap::new(), Memory::default());
         Ok(Cuda { gpu, memory, len: 0, generation: 0, uploaded, mirror })
     }
-    /// The constant on the device.
-    fn upload(&mut self, constant: &Constant) -> Result<Arc<DeviceMemory>> {
-        let bytes = constant.bytes();
-        let key = bytes.as_ptr() as usize;
+    /// A constant's bytes on the device, as they are or in a frame.
+    fn upload(&mut self, bytes: &[u8], frame: Option<Frame>) -> Result<Arc<DeviceMemory>> {
+        let key = (bytes.as_ptr() as usize, frame.map(|frame| Frame { operand: 0, ..frame }));
         if let Some(memory) =
             self.uploaded.get(&key).and_then(Weak::upgrade).filter(|m| m.len() >= bytes.len())
         {
             return Ok(memory);
         }
+        let laid = frame.map(|frame| frame.lay(bytes));
+        let bytes = laid.as_deref().unwrap_or(bytes);
         let mut memory = self.gpu.allocate(bytes.len())?;
         self.gpu.write(&mut memory, 0, bytes)?;
         let memory = Arc::new(memory);
         self.uploaded.insert(key, Arc::downgrade(&memory));
         Ok(memory)
     }
+    /// The constants that a step's launches read, as they are or in frames, added to what is kept of a plan.
+    fn load(&mut self, plan: &Plan, step: &Step, launches: &cuda::Plan, kept: &mut Loaded) -> Result<()> {
+        for (i, place) in step.inputs.iter().enumerate() {
+            let Some(Place { storage: Storage::Constant(c), .. }) = place else { continue };
+            if launches.reads(i) && kept.constants[*c].is_none() {
+                kept.constants[*c] = Some(self.upload(plan.constants[*c].bytes(), None)?);
+            }
+        }
+        for frame in launches.frames() {
+            if let Some(Some(place)) = step.inputs.get(frame.operand)
+                && let Some(key) = framed(place, frame)
+            {
+                kept.frames.insert(key, self.upload(plan.constant(place), Some(frame))?);
+            }
+        }
+        Ok(())
+    }
     /// Launches a step.
     fn launch(&self, plan: &Plan, step: &Step, launches: &Launches) -> Result<()> {
         let scratch = step.scratch.map_or(0, |(b, _)| self.memory.address() + plan.offsets[b] as u64);
-        self.launch_as(plan, step, &launches.plan, scratch)
+        self.launch_as((plan, &plan.loaded), step, &launches.plan, scratch)
     }
-    /// Launches a step by this plan, with scratch memory at an address.
-    fn launch_as(&self, plan: &Plan, step: &Step, launches: &cuda::Plan, scratch: u64) -> Result<()> {
+    /// Launches a step by these launches, with scratch memory at an address, on what is kept.
+    fn launch_as(
+        &self,
+        (plan, kept): (&Plan, &Loaded),
+        step: &Step,
+        launches: &cuda::Plan,
+        scratch: u64,
+    ) -> Result<()> {
         let place = |place: Option<&Option<Place>>| -> u64 {
             let Some(Some(place)) = place else { return 0 };
             let base = match place.storage {
                 Storage::Buffer(b) => self.memory.address() + plan.offsets[b] as u64,
-                Storage::Constant(c) => {
-                    plan.loaded.constants[c].as_ref().map_or(0, |memory| memory.address())
-                }
+                Storage::Constant(c) => kept.constants[c].as_ref().map_or(0, |memory| memory.address()),
             };
             base + place.bytes().start as u64
+        };
+        let in_frame = |frame: Frame| {
+            let key = step.inputs.get(frame.operand).and_then(Option::as_ref).and_then(|p| framed(p, frame));
+            key.and_then(|key| kept.frames.get(&key)).map_or(0, |memory| memory.address())
         };
         let address = |buffer: Buffer| match buffer {
             Buffer::Operand(i) => place(step.inputs.get(i)),
             Buffer::Result(i) => place(step.outputs.get(i)),
             Buffer::Workspace(at) => scratch + at as u64,
+            Buffer::Framed(frame) => in_frame(frame),
             Buffer::Null => 0,
         };
         let launched = launches.launches.iter().try_for_each(|launch| self.gpu.launch(launch, &address));
@@ -137,10 +177,12 @@ impl Cuda {
         let [times, per_time] = MEASURED;
         self.gpu.prepare([launches])?;
         let scratch = self.gpu.allocate(launches.workspace)?;
+        let mut kept = Loaded::of(plan);
+        self.load(plan, step, launches, &mut kept)?;
         let run = |times: usize| -> Result<Duration> {
             let start = Instant::now();
             for _ in 0..times {
-                self.launch_as(plan, step, launches, scratch.address())?;
+                self.launch_as((plan, &kept), step, launches, scratch.address())?;
             }
             self.gpu.wait()?;
             Ok(start.elapsed() / times as u32)
@@ -216,15 +258,13 @@ impl Backend for Cuda {
             _ => None,
         });
         self.gpu.prepare(launched.clone().map(|(_, plan)| &**plan))?;
-        let mut constants = vec![None; plan.constants.len()];
-        for place in launched.clone().flat_map(|(step, _)| &step.inputs).flatten() {
-            if let Storage::Constant(c) = place.storage {
-                constants[c] = Some(self.upload(&plan.constants[c])?);
-            }
+        let mut kept = Loaded::of(plan);
+        for (step, launches) in launched {
+            self.load(plan, step, launches, &mut kept)?;
+            kept.is_cold |= launches.uses_library();
         }
         self.uploaded.retain(|_, memory| memory.strong_count() > 0);
-        let is_cold = launched.clone().any(|(_, plan)| plan.uses_library());
-        plan.loaded = Loaded { constants, recording: None, is_cold };
+        plan.loaded = kept;
         Ok(self.gpu.notes())
     }
     fn run(&mut self, plan: &mut Plan, threads: Threads, profile: Option<&mut Profile>) -> Result<()> {
@@ -272,6 +312,14 @@ impl Backend for Cuda {
             Some(range) => gathered(place, &self.gpu.read(&self.memory, range)?),
             None => gathered(place, plan.constant(place)),
         }
+    }
+}
+
+/// Under what a constant is kept that lies in a frame, of whichever operand.
+fn framed(place: &Place, frame: Frame) -> Option<(usize, Frame)> {
+    match place.storage {
+        Storage::Constant(c) => Some((c, Frame { operand: 0, ..frame })),
+        Storage::Buffer(_) => None,
     }
 }
 

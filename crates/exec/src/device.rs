@@ -77,9 +77,11 @@ pub(crate) fn site<'a>(
             known: known(i).filter(is_whole).filter(|_| place.is_row_major()),
         })
     };
+    let is_frozen = |place: &Option<Place>| place.as_ref().is_some_and(|p| p.buffer().is_none());
+    let frozen = (0..inputs.len()).filter(|&i| is_frozen(&inputs[i])).collect();
     let inputs = inputs.iter().enumerate().map(operand).collect();
     let outputs = results.iter().map(|r| r.as_ref().map(Whole::shape)).collect();
-    Site::new((node, opset), inputs, outputs, target)
+    Site::new((node, opset), inputs, outputs, target).with_frozen(frozen)
 }
 
 /// Whether the device would launch a node whose operands were all row-major.
