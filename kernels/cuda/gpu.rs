@@ -100,7 +100,11 @@ impl Gpu {
         if gpu.target.measured.is_some_and(|table| table.names_library(gpu.target.arch))
             && let Err(e) = gpu.find_library()
         {
-            gpu.notes.push(format!("{}; the products that it is the fastest for kernels do", e.message));
+            gpu.notes.push(format!("{}; kernels do the products that it is the fastest for", e.message));
+            // There, plans for it are tested by the kernels that stand in for its products.
+            if gpu.is_emulated() {
+                gpu.target.library = Library::Measured;
+            }
         }
         Ok(gpu)
     }

@@ -113,3 +113,36 @@ fn too_little_memory_is_an_error_of_the_device() {
     assert_eq!(refused.code, 5, "{}", refused.stderr);
     assert!(refused.stderr.contains("has no room for"), "{}", refused.stderr);
 }
+
+#[test]
+fn what_is_planned_for_a_library_trains_the_same_without_it() {
+    let Some((sandbox, nvrtc)) = emulated() else { return };
+    let line = "train tiny.onnx --loss cross-entropy --targets up,down --data data.jsonl --steps 4";
+    let losses = |out: &str| -> Vec<f64> {
+        let lines =
+            fs::read_to_string(sandbox.path(out).join("metrics.jsonl")).expect("the metrics are there");
+        let rows = lines.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).expect("a row"));
+        rows.filter_map(|row| row["loss"].as_f64()).collect()
+    };
+    let kernels = || {
+        let entries = fs::read_dir(sandbox.path("cache/kernels")).expect("the cache is there");
+        entries.count()
+    };
+    let plain = run(&sandbox, &nvrtc, true, &format!("{line} --device cuda --out plain"));
+    assert_eq!(plain.code, 0, "{}", plain.stderr);
+    let before = kernels();
+    // Of the products with eight rows in a batch, and of fewer, of up to four columns and steps.
+    let rows = ["1", "2", "4", "8"].iter().flat_map(|m| ["1", "2", "4"].map(|n| format!("{m} {n} 4")));
+    let table: String = rows.map(|sizes| format!("8.0 float {sizes} 0 cublaslt\n")).collect();
+    fs::write(sandbox.path("cache/kernels/tiles.txt"), table).expect("it can be written");
+    let planned = run(&sandbox, &nvrtc, true, &format!("{line} --device cuda --out planned"));
+    assert_eq!(planned.code, 0, "{}", planned.stderr);
+    let said = format!("{}{}", planned.stdout, planned.stderr);
+    assert!(said.contains("an emulated device has no cuBLASLt"), "{said}");
+    assert!(kernels() > before + 1, "other kernels were launched, beside the table");
+    let (plain, planned) = (losses("plain"), losses("planned"));
+    assert_eq!(plain.len(), planned.len());
+    assert!(plain.len() >= 4, "{plain:?}");
+    let is_near = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-5 * b.abs();
+    assert!(plain.iter().zip(&planned).all(is_near), "{plain:?}, {planned:?}");
+}
