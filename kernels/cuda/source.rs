@@ -31,7 +31,6 @@ const FAMILIES: &[&[Source]] = &[
     gemm::cuda::SOURCES,
     hydra::cuda::SOURCES,
     layer_norm::cuda::SOURCES,
-    lora::beside::SOURCES,
     lora::cuda::SOURCES,
     loss::cuda::SOURCES,
     matmul::cuda::SOURCES,

@@ -23,13 +23,8 @@ use crate::{
     movement,
 };
 
-pub(crate) const SOURCES: &[Source] = &[Source {
-    path: PATH,
-    text: include_str!("beside.cu"),
-    kernels: NAMES,
-    products: NAMES,
-    modules: ranks,
-}];
+pub(super) const SOURCE: Source =
+    Source { path: PATH, text: include_str!("beside.cu"), kernels: NAMES, products: NAMES, modules: ranks };
 
 const PATH: &str = "lora/beside.cu";
 const NAMES: &[&str] = &["lora_down_beside", "lora_rank_grad_beside"];
@@ -66,7 +61,7 @@ pub(super) fn lora_grad(linear: &Linear, wanted: [bool; 3]) -> Option<Plan> {
     let mut plan = Plan::default();
     let dh = plan.reserve(tokens * rank * element.bytes());
     let beside = plan.reserve(tokens * (n_out + room) * element.bytes());
-    let slabs = Slabs::of_tokens(tokens);
+    let slabs = Slabs::of_tokens(tokens, rank * n_out);
     let db_parts = plan.reserve(4 * slabs.n * rank * n_out);
     plan.launches.push(put(element, (a, [n_in, rank]), (frame, n_out))?);
     let buffers = [dy, b, h, dh, db_parts, beside];

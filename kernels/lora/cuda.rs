@@ -6,8 +6,10 @@ use crate::cuda::{
     Dropout, Launch, Linear, Module, Plan, Product, RankGrad, Site, Sizes, Slabs, Source, arguments, linears,
 };
 
-pub(crate) const SOURCES: &[Source] =
-    &[Source { path: PATH, text: include_str!("lora.cu"), kernels: NAMES, products: NAMES, modules }];
+pub(crate) const SOURCES: &[Source] = &[
+    beside::SOURCE,
+    Source { path: PATH, text: include_str!("lora.cu"), kernels: NAMES, products: NAMES, modules },
+];
 
 const PATH: &str = "lora/lora.cu";
 const NAMES: &[&str] = &["lora_down", "lora_down_grad", "lora_forward", "lora_input_grad", "lora_rank_grad"];

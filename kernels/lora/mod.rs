@@ -3,7 +3,7 @@
 //! `graft.Lora (x, w, a, b, scale) => (y, h)`: `h = x·a`, `y = x·w + scale·(h·b)`.
 //! `graft.LoraGrad (dy, x, w, a, b, scale, h) => (dx, da, db)`: with `dh = scale·(dy·bᵀ)`,
 //! `da = xᵀ·dh`, `db = scale·(hᵀ·dy)`, `dx = dy·wᵀ + dh·aᵀ`.
-pub(crate) mod beside;
+mod beside;
 mod cpu;
 pub mod cuda;
 mod middle;
