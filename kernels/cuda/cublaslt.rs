@@ -303,3 +303,33 @@ impl Chosen {
         Ok(Chosen { operation, layouts, algorithm: found.algo })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::Buffer;
+
+    /// What can be asked of the library without a device: that it takes all descriptions, of every kind of product.
+    #[test]
+    fn the_library_takes_our_descriptions() {
+        if let Err(e) = find() {
+            #[expect(clippy::print_stderr, reason = "a skipped check says so")]
+            {
+                eprintln!("SKIPPED: {}", e.message);
+            }
+            return;
+        }
+        let left = Matrix::turned(Buffer::Operand(0), 24);
+        let (right, result) = (Matrix::new(Buffer::Operand(1), 40), Matrix::new(Buffer::Result(0), 32));
+        for element in [Element::Bf16, Element::F16, Element::F32] {
+            let product = LibraryProduct { element, sizes: [16, 32, 8], left, right, result, alpha: 1.0 };
+            let kind = Kind::of(&product, [512, 1024 + 16, 2]);
+            assert_eq!(kind.aligned, [256, 16, 2]);
+            Operation::of(&kind).expect("a product is described");
+            Layout::of(&kind, [8, 16], 24).expect("a matrix is described");
+            Preference::of(&kind).expect("a wish is described");
+        }
+        let version = version().expect("the library is there");
+        assert!(version.split('.').count() == 3 && !version.starts_with('0'), "{version}");
+    }
+}
