@@ -1,6 +1,5 @@
-//! Launch plans of LoRA where a library does the large products (KERNELS: cuBLASLt over concatenated operands). A library
-//! knows no sum over two pairs of factors, so the factors are put beside one another: `y = [x | s·h]·[w; b]`,
-//! `dx = [dy | dh]·[w | a]ᵀ`.
+//! Launch plans of LoRA where a library does the large products. It knows no sum over two pairs of factors, so the factors
+//! are put beside one another: `y = [x | s·h]·[w; b]`, `dx = [dy | dh]·[w | a]ᵀ`.
 //!
 //! What that costs, in elements: x is read for h anyway and stored again beside it, tokens × in; dy likewise, tokens × out.
 //! The other way, a plain product and then one by the adapter that adds to its result, reads and writes the result once
@@ -8,9 +7,9 @@
 //! away: bf16 has no room for what is small beside w. The weight's part of the frame is laid out once, instead of the
 //! weight itself; a and b are copied into its room in each step.
 //!
-//! Against the kernels' own product, h is scaled before it is rounded a second time and not after the product with b: one
-//! rounding to the element more for each element of h, none less. Dropout of the gradient acts on the adapter's part
-//! alone, which a library's sum does not tell apart: such calls have no plan here.
+//! Where the kernels' own product rounds h and scales the product with b, here s·h is rounded: as many roundings, of other
+//! numbers. Dropout of the gradient acts on the adapter's part alone, which a library's sum does not tell apart: such calls
+//! have no plan here.
 use super::cuda::outer_grads;
 use crate::{
     cuda::{

@@ -59,7 +59,7 @@ impl Machines {
         Machines { interpreter: Interpreter::find(folder).map_err(|why| skip(&why)).ok(), ..self }
     }
     /// Begins anew, after an error that may have ended the emulator.
-    fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.emulator = Emulator::start(self.toolchain.clone()).unwrap_or_else(|e| panic!("{e}"));
     }
 

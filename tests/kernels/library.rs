@@ -7,7 +7,7 @@ use crate::{
     draw::Draw,
     gpu, row,
 };
-use graft_emulate::{Job, Sanitizer};
+use graft_emulate::{Edit, Job, Sanitizer, Toolchain};
 use graft_ir::{Array, Attr, DType, Node};
 use graft_kernels::{
     Kernel,
@@ -258,6 +258,43 @@ fn beside_one_another_the_factors_of_an_adapter_make_one_product() {
             prepared.check(&mut machines, schedule).unwrap_or_else(|e| panic!("{dtype:?}: {e}"));
         }
     }
+}
+
+/// Faults in the passes beside x and dy, each of which a case has to find.
+const FAULTS: &[(&str, &str)] = &[
+    ("beside.copy<RankTile::THREADS>(panel, row, k);", "(void)panel, (void)row, (void)k;"),
+    ("beside.copy<Shape::THREADS>(panel, token, col);", "(void)panel, (void)token, (void)col;"),
+    ("copied.stride = behind.stride = cols + PADDED_RANK;", "copied.stride = behind.stride = cols;"),
+    ("col < rank ? sum * s : 0.f", "col < rank ? sum : 0.f"),
+    ("col < dq.cols ? sum * scale : 0.f", "col < dq.cols ? sum : 0.f"),
+    ("if (h) store_tile", "if (!h) store_tile"),
+    (
+        "  store_tile<RankTile>(sums, op.beside.behind",
+        "  if (m > 0) store_tile<RankTile>(sums, op.beside.behind",
+    ),
+];
+
+#[test]
+fn faults_beside_one_another_are_found() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulate");
+    let cases = adapted(DType::Float, Target::default(), 136, 4);
+    let mut missed = Vec::new();
+    for &(from, to) in FAULTS {
+        let Some(toolchain) = Toolchain::find(&folder, Sanitizer::None) else { return };
+        let edits = vec![Edit { file: "lora/beside.cu", from, to }];
+        let mut machines = Machines::of(Toolchain { edits, ..toolchain });
+        let is_found = cases.iter().any(|case| {
+            let wrong = case.check(&mut machines, None).is_err();
+            if wrong {
+                machines.restart();
+            }
+            wrong
+        });
+        if !is_found {
+            missed.push(to);
+        }
+    }
+    assert!(missed.is_empty(), "{missed:?}");
 }
 
 /// What a `graft.Lora` launches, of 16 tokens, 24 inputs, 32 outputs and rank 8.
