@@ -22,7 +22,7 @@ struct ScaledGrad : MiddleGrad<Diagonal> {
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(RankTile::THREADS)
+extern "C" __global__ void __launch_bounds__(RankTile::THREADS, RankTile::BLOCKS)
 scaled_down(const Element* x, const Element* a, const float* e, Element* h, Element* q, int tokens, int n_in, int rank) {
   middle_down({x, tokens, n_in}, {a, n_in, rank}, {h, tokens, rank}, {q, tokens, rank}, Diagonal{e});
 }

@@ -73,8 +73,8 @@ impl Attention {
         rows * (cols * self.element.bytes() + 16)
     }
 
-    /// A launch for this many rows of each of so many heads, with panels of the own side and of shares, and so many products
-    /// in all.
+    /// A launch for this many rows of each of so many heads, with panels of the own side and of shares (of single precision:
+    /// `STAGES` and `IS_SHORT` in `attention.cu`), and so many products in all.
     fn launch(
         &self,
         kernel: &'static str,
@@ -92,7 +92,9 @@ impl Attention {
         let grid = [blocks, heads * s.batch, 1];
         let mut launch = Launch::new(kernel, module(self.element, self.width), grid, arguments);
         launch.block = 32 * self.warps();
-        launch.shared = self.panel(owns * own + 2 * OTHER, self.width) + shares * self.panel(own, OTHER);
+        let (stages, shares) = if self.element == Element::F32 { (1, shares) } else { (2, 0) };
+        launch.shared =
+            self.panel(owns * own + stages * 2 * OTHER, self.width) + shares * self.panel(own, OTHER);
         let rows = s.batch * (s.heads * s.queries + s.shared * s.keys) * (s.size + s.width);
         let pairs = s.batch * s.heads * s.queries * s.keys;
         let mut launch = launch.costs(pairs * products * (s.size + s.width), rows * self.element.bytes());

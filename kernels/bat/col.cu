@@ -97,7 +97,7 @@ __device__ __forceinline__ void add_elements(const P& g, const P& w, int rows, i
 }  // namespace
 
 /// w', a tile for each block of threads.
-extern "C" __global__ void __launch_bounds__(CHANGING)
+extern "C" __global__ void __launch_bounds__(CHANGING, 2)
 bat_weight(const Element* w, const Element* d, Element* changed, int n_in, int n_out, int rank) {
   const Strip w_tile = {reinterpret_cast<Element*>(shared_memory())}, d_tile = {w_tile.data + Strip::ELEMENTS};
   const int most = SIDE / rank * rank, row = blockIdx.x * most, first = blockIdx.y * most;

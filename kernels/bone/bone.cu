@@ -19,7 +19,7 @@ extern "C" __global__ void __launch_bounds__(256) bone_fold(const Element* x, El
 }
 
 /// y = s·d + x·w.
-extern "C" __global__ void __launch_bounds__(MainTile::THREADS)
+extern "C" __global__ void __launch_bounds__(MainTile::THREADS, MainTile::BLOCKS)
 bone_forward(const Element* x, const Element* w, const Element* s, const Element* d, Element* y, int tokens, int n_in,
              int n_out, int rank) {
   using Forward = Operation<Element, Element, 2, Major::K, Major::MN>;

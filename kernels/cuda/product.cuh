@@ -141,6 +141,41 @@ __device__ __forceinline__ void multiply(Accumulators<M, N>& acc, const Left& le
   }
 }
 
+/// Two elements, rounded, as fragments have them: the first one in the low bits.
+template <class T> __device__ __forceinline__ u32 pack(float first, float second) {
+  return from_float<T>(first).bits | static_cast<u32>(from_float<T>(second).bits) << 16;
+}
+
+/// acc += left·right, where the left factor is what this warp has as sums, rounded to 16-bit elements: their fragments as C
+/// of `mma.m16n8k16`, two beside each other, are its fragments as A.
+template <int M, int N, int DEPTH, class Right>
+__device__ __forceinline__ void multiply_sums(Accumulators<M, N>& acc, const Accumulators<M, DEPTH>& left, const Right& right, int j) {
+  using T = typename Right::Element;
+  static_assert(N % 2 == 0 && Right::K == 8 * DEPTH && DEPTH % 2 == 0, "whole fragments");
+#pragma unroll
+  for (int k = 0; k < DEPTH; k += 2) {
+    u32 a[M][4];
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+#pragma unroll
+      for (int q = 0; q < 4; q++) {
+        const float* const pair = left.sum[m][k + q / 2] + q % 2 * 2;
+        a[m][q] = pack<T>(pair[0], pair[1]);
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < N; n += 2) {
+      u32 b[4];
+      load_right(b, right, j + 8 * n, 8 * k);
+#pragma unroll
+      for (int m = 0; m < M; m++) {
+        mma<T>(acc.sum[m][n], a[m], b[0], b[1]);
+        mma<T>(acc.sum[m][n + 1], a[m], b[2], b[3]);
+      }
+    }
+  }
+}
+
 /// Puts a warp's sums, rounded, into a panel whose steps run along memory, from (`row`, `col`) on.
 template <class P, class Sums> __device__ __forceinline__ void put(const P& panel, int row, int col, Sums& sums) {
   using T = typename P::Element;

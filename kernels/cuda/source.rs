@@ -97,6 +97,7 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("cuda/math.cuh", include_str!("math.cuh")),
     ("cuda/panel.cuh", include_str!("panel.cuh")),
     ("cuda/product.cuh", include_str!("product.cuh")),
+    ("cuda/quick.cuh", include_str!("quick.cuh")),
     ("cuda/random.cuh", include_str!("random.cuh")),
     ("cuda/team.cuh", include_str!("team.cuh")),
     ("cuda/walk.cuh", include_str!("walk.cuh")),

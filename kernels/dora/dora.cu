@@ -23,7 +23,7 @@ struct Forward : Operation<Element, Element, 2, Major::K, Major::MN> {
 }  // namespace
 
 /// The squares of a tile of v, summed over its rows: one float for each column and row of tiles.
-extern "C" __global__ void __launch_bounds__(MainTile::THREADS)
+extern "C" __global__ void __launch_bounds__(MainTile::THREADS, MainTile::BLOCKS)
 dora_squares(const Element* w, const Element* a, const Element* b, float* parts, int n_in, int n_out, int rank, const float* scale) {
   constexpr int WARPS_M = MainTile::M / MainTile::WARP_M;
   const int m = blockIdx.y * MainTile::M, n = blockIdx.x * MainTile::N, lane = threadIdx.x % 32;
@@ -64,7 +64,7 @@ extern "C" __global__ void __launch_bounds__(256) dora_norms(const float* parts,
 }
 
 /// y, and the sums where they are wanted.
-extern "C" __global__ void __launch_bounds__(MainTile::THREADS)
+extern "C" __global__ void __launch_bounds__(MainTile::THREADS, MainTile::BLOCKS)
 dora_forward(const Element* x, const Element* w, const Element* h, const Element* b, const float* m, const float* n, Element* y,
              Element* sums, int tokens, int n_in, int n_out, int rank, const float* scale) {
   extended_product<MainTile>(

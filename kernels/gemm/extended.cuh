@@ -17,6 +17,8 @@ namespace graft {
 template <int M_, int N_, int K_, int WARPS_M_, int WARPS_N_, int STAGES_> struct Tile {
   static constexpr int M = M_, N = N_, K = K_, WARPS_N = WARPS_N_, STAGES = STAGES_;
   static constexpr int THREADS = 32 * WARPS_M_ * WARPS_N_, WARP_M = M / WARPS_M_, WARP_N = N / WARPS_N_;
+  /// Blocks on a multiprocessor: without that word the assembler may make room for more, and spill registers.
+  static constexpr int BLOCKS = 2;
   static_assert(WARP_M % 16 == 0 && WARP_N % 16 == 0 && K % 16 == 0 && STAGES >= 2, "whole fragments");
   using Sums = Accumulators<WARP_M / 16, WARP_N / 8>;
 

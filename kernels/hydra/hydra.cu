@@ -88,7 +88,7 @@ hydra_join(const Element* a, const Element* router, Element* joint, int n_in, in
 }
 
 /// h, p and z, in one pass over x.
-extern "C" __global__ void __launch_bounds__(JointTile::THREADS)
+extern "C" __global__ void __launch_bounds__(JointTile::THREADS, JointTile::BLOCKS)
 hydra_down(const Element* x, const Element* joint, Element* h, float* p, Element* z, int tokens, int n_in, int rank, int heads,
            int width) {
   constexpr int STRIDE = GRAFT_WIDTH + 1;

@@ -63,7 +63,7 @@ struct Grads : RankGradOperands<Element, PADDED_RANK> {
 }  // namespace
 
 /// A null h is not wanted.
-extern "C" __global__ void __launch_bounds__(RankTile::THREADS)
+extern "C" __global__ void __launch_bounds__(RankTile::THREADS, RankTile::BLOCKS)
 lora_down_beside(const Element* x, const Element* a, Element* h, Element* beside, int tokens, int n_in, int rank,
                  const float* scale) {
   const Down op = {{{{x, tokens, n_in}}, {{a, n_in, rank}}, {h, tokens, rank}}, {beside, tokens, n_in}};

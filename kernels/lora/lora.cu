@@ -53,14 +53,14 @@ struct DownGrad : Operation<Element, float, 1, Major::MN, Major::MN> {
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(RankTile::THREADS)
+extern "C" __global__ void __launch_bounds__(RankTile::THREADS, RankTile::BLOCKS)
 lora_down(const Element* x, const Element* a, Element* h, int tokens, int n_in, int rank, const i64* counters, u32 tensor,
           u32 threshold, float keep_scale) {
   const Dropout dropout(counters, tensor, n_in, threshold, keep_scale);
   extended_product<RankTile>(Down{{{{x, tokens, n_in}}, {{a, n_in, rank}}, {h, tokens, rank}}, dropout}, ALL_STEPS);
 }
 
-extern "C" __global__ void __launch_bounds__(MainTile::THREADS)
+extern "C" __global__ void __launch_bounds__(MainTile::THREADS, MainTile::BLOCKS)
 lora_forward(const Element* x, const Element* w, const Element* h, const Element* b, Element* y, int tokens, int n_in,
              int n_out, int rank, const float* scale) {
   extended_product<MainTile>(
@@ -68,7 +68,7 @@ lora_forward(const Element* x, const Element* w, const Element* h, const Element
       ALL_STEPS);
 }
 
-extern "C" __global__ void __launch_bounds__(MainTile::THREADS)
+extern "C" __global__ void __launch_bounds__(MainTile::THREADS, MainTile::BLOCKS)
 lora_input_grad(const Element* dy, const Element* w, const Element* dh, const Element* a, Element* dx, int tokens, int n_in,
                 int n_out, int rank, const i64* counters, u32 tensor, u32 threshold, float keep_scale) {
   const Dropout dropout(counters, tensor, n_in, threshold, keep_scale);
@@ -87,7 +87,7 @@ lora_rank_grad(const Element* dy, const Element* b, const Element* h, Element* d
             tiles_per_slab);
 }
 
-extern "C" __global__ void __launch_bounds__(RankTile::THREADS)
+extern "C" __global__ void __launch_bounds__(RankTile::THREADS, RankTile::BLOCKS)
 lora_down_grad(const Element* x, const Element* dh, float* da_parts, int tokens, int n_in, int rank, const i64* counters,
                u32 tensor, u32 threshold, float keep_scale, int steps_per_slab) {
   const Dropout dropout(counters, tensor, n_in, threshold, keep_scale);

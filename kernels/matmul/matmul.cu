@@ -53,7 +53,7 @@ multiply_strided(const Element* a, const Element* b, Element* y, i64 n, GRAFT_SI
 }
 
 /// a (m, k), b (k, n), y (m, n). grid = (tiles of n, tiles of m, products).
-extern "C" __global__ void __launch_bounds__(MainTile::THREADS)
+extern "C" __global__ void __launch_bounds__(MainTile::THREADS, MainTile::BLOCKS)
 matmul(const Element* a, i64 a_stride, const Element* b, i64 b_stride, Element* y, int m, int n, int k, float alpha,
        const Element* bias, i64 bias_row, i64 bias_col, float beta, GRAFT_SIZES(w), GRAFT_STRIDES(of_a), GRAFT_STRIDES(of_b)) {
   i64 offsets[2];

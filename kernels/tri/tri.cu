@@ -17,7 +17,7 @@ struct Triangles {
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(RankTile::THREADS)
+extern "C" __global__ void __launch_bounds__(RankTile::THREADS, RankTile::BLOCKS)
 tri_down(const Element* x, const Element* a, const Element* l, const Element* u, Element* h, Element* q, int tokens, int n_in,
          int rank) {
   middle_down({x, tokens, n_in}, {a, n_in, rank}, {h, tokens, rank}, {q, tokens, rank}, Triangles{l, u, rank});
