@@ -38,7 +38,10 @@ mod window;
 
 pub use call::{Call, Operand, View, ViewMut, axis, extent, is_row_major, row_major};
 pub use device::{Device, Work};
-pub use elementwise::cuda::{Chain, Expression, Source};
+pub use elementwise::{
+    chain::{Chain, Source},
+    cuda::Expression,
+};
 pub use memory::{ALIGN, Memory, borrow};
 pub use movement::copy;
 pub use threads::Threads;

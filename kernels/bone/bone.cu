@@ -21,10 +21,10 @@ extern "C" __global__ void __launch_bounds__(256) bone_fold(const Element* x, El
 /// y = s·d + x·w.
 extern "C" __global__ void __launch_bounds__(MainTile::THREADS, MainTile::BLOCKS)
 bone_forward(const Element* x, const Element* w, const Element* s, const Element* d, Element* y, int tokens, int n_in,
-             int n_out, int rank) {
+             int n_out, int rank GRAFT_EPILOGUE_PARAMETERS) {
   using Forward = Operation<Element, Element, 2, Major::K, Major::MN>;
-  extended_product<MainTile>(
-      Forward{{{s, tokens, rank}, {x, tokens, n_in}}, {{d, rank, n_out}, {w, n_in, n_out}}, {y, tokens, n_out}}, ALL_STEPS);
+  finished_product<MainTile>(
+      Forward{{{s, tokens, rank}, {x, tokens, n_in}}, {{d, rank, n_out}, {w, n_in, n_out}}, {y, tokens, n_out}}, GRAFT_EPILOGUE);
 }
 
 /// ds, and a slab's part of sᵀ·dy, in one pass over dy.

@@ -53,7 +53,7 @@ pub fn bone(linear: &Linear, wanted: [bool; 2]) -> Plan {
     let s = plan.result(wanted[1], 1, tokens * rank * element.bytes());
     plan.launches.push(fold(linear, (x, n_in), (s, rank)));
     if wanted[0] {
-        let product = linear.product([tokens, n_out, n_in + rank], [true, false]);
+        let product = linear.product([tokens, n_out, n_in + rank], [true, false]).storing(Result(0));
         let operands = arguments(&[x, w, s, d, Result(0)], &[tokens, n_in, n_out, rank], &[]);
         plan.launches.push(product.launch("bone_forward", linear.module(PATH), operands, element.bytes()));
     }

@@ -1,8 +1,7 @@
 //! A GPU: its memory, its compiled modules, and launches on one stream. The driver and NVRTC are found at run time; what is
 //! missing is an error, never a panic.
 use super::{
-    Argument, Buffer, Cache, HEADERS, Launch, Library, Module, Plan, Table, Target, cache,
-    cublaslt::CublasLt, nvrtc,
+    Argument, Buffer, Cache, Launch, Library, Module, Plan, Table, Target, cache, cublaslt::CublasLt, nvrtc,
 };
 use cudarc::{
     driver::{
@@ -258,7 +257,7 @@ impl Gpu {
         let options = nvrtc::options(module, arch);
         let source = module.source().unwrap_or_default();
         let texts = [compiler.as_str(), module.path(), source].into_iter();
-        let headers = HEADERS.iter().flat_map(|&(path, text)| [path, text]);
+        let headers = module.headers().flat_map(|(path, text)| [path, text]);
         Ok(cache::key(texts.chain(headers).chain(options.iter().map(String::as_str)).map(str::as_bytes)))
     }
 

@@ -25,8 +25,8 @@ impl Launch {
         grid: [usize; 3],
         arguments: Vec<Argument>,
     ) -> Launch {
-        let (traffic, library) = (Traffic::default(), None);
-        Launch { kernel, module, grid, block: THREADS, shared: EXCHANGED, arguments, library, traffic }
+        let (traffic, library, tiled) = (Traffic::default(), None, None);
+        Launch { kernel, module, grid, block: THREADS, shared: EXCHANGED, arguments, library, traffic, tiled }
     }
     /// Of enough threads for `n` elements, `per_thread` each.
     pub(crate) fn elements(

@@ -1,7 +1,7 @@
 //! What the plans of adapted linears share: sizes, and launches of the extended product and of the pass over dy.
 use super::{
     Argument::{self, Int},
-    Buffer, Dropout, Element, Launch, Module, Site, Slabs, Tile, Traffic,
+    Buffer, Dropout, Element, Launch, Module, Site, Slabs, Tile, Tiled, Traffic,
 };
 
 /// The sizes of an adapted linear.
@@ -85,11 +85,12 @@ impl Linear {
     pub(crate) fn projection(&self) -> Product {
         let Sizes { tokens, n_in, rank, .. } = self.sizes;
         let sizes = [tokens, rank, n_in];
-        Product { sizes, tile: self.rank_tile(), along_k: [true, false], slabs: 1, element: self.element }
+        let (tile, element) = (self.rank_tile(), self.element);
+        Product { sizes, tile, along_k: [true, false], slabs: 1, element, to: None }
     }
     /// A large product of (rows, cols, depth).
     pub(crate) fn product(&self, sizes: [usize; 3], along_k: [bool; 2]) -> Product {
-        Product { sizes, tile: self.tile, along_k, slabs: 1, element: self.element }
+        Product { sizes, tile: self.tile, along_k, slabs: 1, element: self.element, to: None }
     }
 }
 
@@ -111,12 +112,18 @@ pub(crate) struct Product {
     pub(crate) slabs: usize,
     /// The elements of both factors.
     pub(crate) element: Element,
+    /// Where its kernel stores the result, if it takes an epilogue: `finished_product` of `extended.cuh`.
+    pub(crate) to: Option<Buffer>,
 }
 
 impl Product {
     /// By blocks of another tile.
     pub(crate) fn with_tile(self, tile: Tile) -> Product {
         Product { tile, ..self }
+    }
+    /// By a kernel that takes an epilogue and stores its elements there.
+    pub(crate) fn storing(self, to: Buffer) -> Product {
+        Product { to: Some(to), ..self }
     }
     /// Its launch; elements of the result have so many bytes.
     pub(crate) fn launch(
@@ -142,6 +149,7 @@ impl Product {
                 ideal: ((m * k + k * n) * bytes) as u64 + stored,
                 issued: ((m * k * across + k * n * down) * bytes) as u64 + stored,
             },
+            tiled: self.to.map(|to| Tiled { to, rows: m * self.slabs, cols: n, element: self.element }),
         }
     }
 }
@@ -170,6 +178,7 @@ pub(crate) fn small(
         arguments,
         library: None,
         traffic: Traffic { flops: bytes / 4, ideal: bytes, issued: bytes },
+        tiled: None,
     }
 }
 
@@ -212,6 +221,7 @@ impl RankGrad<'_> {
                 ideal: read_once + (up * bytes) as u64 + parts,
                 issued: read_once + (tiles * up * bytes) as u64 + parts + added,
             },
+            tiled: None,
         }
     }
 }

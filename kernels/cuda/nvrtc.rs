@@ -1,6 +1,6 @@
 //! NVRTC, NVIDIA's compiler as a library: from a source to PTX and machine code, with no GPU and no driver. It is found at
 //! run time; a machine without it gets an error.
-use super::{HEADERS, Module};
+use super::Module;
 use cudarc::nvrtc::{result, sys};
 use graft_ir::{Code, Error, Result};
 use libloading::Library;
@@ -85,8 +85,8 @@ pub fn options(module: &Module, arch: &str) -> Vec<String> {
 /// If it does not compile; the message holds the compiler's.
 pub fn compile(module: &Module, arch: &str) -> Result<Image> {
     let text = |s: &str| CString::new(s).map_err(|e| Error::new(Code::VALUE, e.to_string()));
-    let headers: Vec<CString> = HEADERS.iter().map(|(_, t)| text(t)).collect::<Result<_>>()?;
-    let names: Vec<CString> = HEADERS.iter().map(|(name, _)| text(name)).collect::<Result<_>>()?;
+    let headers: Vec<CString> = module.headers().map(|(_, t)| text(t)).collect::<Result<_>>()?;
+    let names: Vec<CString> = module.headers().map(|(name, _)| text(name)).collect::<Result<_>>()?;
     let source = module.source();
     let source = source.ok_or_else(|| Error::new(Code::VALUE, format!("no source is called `{module}`")))?;
     let program = create(&text(source)?, &text(module.path())?, &headers, &names)?;

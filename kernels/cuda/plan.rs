@@ -23,6 +23,14 @@ impl Element {
             _ => None,
         }
     }
+    /// The type of its numbers.
+    pub fn dtype(self) -> DType {
+        match self {
+            Element::Bf16 => DType::Bfloat16,
+            Element::F16 => DType::Float16,
+            Element::F32 => DType::Float,
+        }
+    }
     /// Its name in the sources.
     pub fn name(self) -> &'static str {
         match self {
@@ -140,6 +148,19 @@ impl std::ops::Add for Traffic {
     }
 }
 
+/// A row-major matrix that a launch computes tile by tile, and with whose elements it can go on before it stores them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tiled {
+    /// Where it is stored.
+    pub to: Buffer,
+    /// Its rows, those of all products of a batch one below the other.
+    pub rows: usize,
+    /// Its columns.
+    pub cols: usize,
+    /// The type that its elements are rounded to.
+    pub element: Element,
+}
+
 /// One launch.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Launch {
@@ -159,6 +180,8 @@ pub struct Launch {
     pub library: Option<LibraryProduct>,
     /// What it costs.
     pub traffic: Traffic,
+    /// What an epilogue may be put behind; none if the kernel takes none, or has one.
+    pub tiled: Option<Tiled>,
 }
 
 /// The launches of one call, in order.

@@ -102,6 +102,7 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("cuda/team.cuh", include_str!("team.cuh")),
     ("cuda/walk.cuh", include_str!("walk.cuh")),
     ("elementwise/elementwise.cuh", include_str!("../elementwise/elementwise.cuh")),
+    ("gemm/epilogue.cuh", include_str!("../gemm/epilogue.cuh")),
     ("gemm/extended.cuh", include_str!("../gemm/extended.cuh")),
     ("gemm/rank_grad.cuh", include_str!("../gemm/rank_grad.cuh")),
     ("lora/middle.cuh", include_str!("../lora/middle.cuh")),

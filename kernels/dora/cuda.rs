@@ -50,7 +50,7 @@ pub(super) fn forward(site: &Site<'_>) -> Option<Plan> {
         let sums = if site.wants(2) { Result(2) } else { Null };
         let operands = arguments(&[x, w, h, b, m, n, y, sums], &[tokens, n_in, n_out, rank], &scale);
         let stored = if site.wants(2) { 2 * element.bytes() } else { element.bytes() };
-        let product = linear.product([tokens, n_out, n_in + rank], [true, false]);
+        let product = linear.product([tokens, n_out, n_in + rank], [true, false]).storing(y);
         plan.launches.push(product.launch("dora_forward", module(&linear), operands, stored));
     }
     Some(plan)

@@ -66,10 +66,10 @@ extern "C" __global__ void __launch_bounds__(256) dora_norms(const float* parts,
 /// y, and the sums where they are wanted.
 extern "C" __global__ void __launch_bounds__(MainTile::THREADS, MainTile::BLOCKS)
 dora_forward(const Element* x, const Element* w, const Element* h, const Element* b, const float* m, const float* n, Element* y,
-             Element* sums, int tokens, int n_in, int n_out, int rank, const float* scale) {
-  extended_product<MainTile>(
+             Element* sums, int tokens, int n_in, int n_out, int rank, const float* scale GRAFT_EPILOGUE_PARAMETERS) {
+  finished_product<MainTile>(
       Forward{{{{h, tokens, rank}, {x, tokens, n_in}}, {{b, rank, n_out}, {w, n_in, n_out}}, {y, tokens, n_out}}, *scale, m, n, sums},
-      ALL_STEPS);
+      GRAFT_EPILOGUE);
 }
 
 /// dsum, and a slab's part of Σ dy∘sum, one column for each thread; null parts are not wanted. grid = (columns, slabs).

@@ -1,7 +1,9 @@
 //! Ops that work element by element, with broadcasting.
 mod cast;
+pub(crate) mod chain;
 mod cpu;
 pub(crate) mod cuda;
+pub(crate) mod epilogue;
 
 use crate::{Call, Kernel, Operands, Run, cuda::Site, dtype, floats, math};
 use cuda::{clip as clip_text, divided, fold, made, text};

@@ -99,7 +99,7 @@ impl Toolchain {
     pub fn library(&self, module: &Module) -> Result<PathBuf, String> {
         let source = module.source().ok_or_else(|| format!("no source is called `{module}`"))?;
         let mut files = vec![(module.path().to_string(), source.to_string()), unit(module, source)];
-        files.extend(HEADERS.iter().map(|&(path, text)| (path.to_string(), text.to_string())));
+        files.extend(module.headers().map(|(path, text)| (path.to_string(), text.to_string())));
         let (_, home) = self.lay_out(files)?;
         // What differs in the macros only lies side by side.
         let library = home.join(format!("{}.so", key(&module.options())));

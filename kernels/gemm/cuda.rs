@@ -1,6 +1,10 @@
 //! Launches of the kernels of `linear.cu`: linears without an adapter of their own.
-use crate::cuda::{
-    Buffer, Launch, LibraryProduct, Linear, Matrix, Module, Sizes, Source, Traffic, arguments, linear_modules,
+use crate::{
+    cuda::{
+        Buffer, Element, Launch, LibraryProduct, Linear, Matrix, Module, Sizes, Source, Traffic, arguments,
+        linear_modules,
+    },
+    elementwise::epilogue::{self, LARGEST_EXAMPLE},
 };
 
 pub(crate) const SOURCES: &[Source] = &[Source {
@@ -8,7 +12,16 @@ pub(crate) const SOURCES: &[Source] = &[Source {
     text: include_str!("linear.cu"),
     kernels: NAMES,
     products: NAMES,
-    modules: linear_modules,
+    modules: |module| {
+        let mut modules = linear_modules(module);
+        for (i, element) in [Element::Bf16, Element::Bf16, Element::F16, Element::F32].into_iter().enumerate()
+        {
+            let mut with = epilogue::examples(&modules[i], element);
+            // All of them with the large tile.
+            modules.extend(if i == 1 { with } else { vec![with.swap_remove(LARGEST_EXAMPLE)] });
+        }
+        modules
+    },
 }];
 
 const PATH: &str = "gemm/linear.cu";
@@ -41,7 +54,8 @@ fn launch(
     let Linear { sizes: Sizes { tokens, n_in, n_out, .. }, element, tile, .. } = *linear;
     let operands = arguments(&[from, w, q, to], &[tokens, n_in, n_out, cols], &[]);
     let module = Module::file(PATH).element(element).tile(tile);
-    let launch = linear.product(sizes, [true, is_turned]).launch(kernel, module, operands, element.bytes());
+    let product = linear.product(sizes, [true, is_turned]).storing(to);
+    let launch = product.launch(kernel, module, operands, element.bytes());
     let read = if q == Buffer::Null { 0 } else { (tokens * cols * element.bytes()) as u64 };
     let library = linear.library && q == Buffer::Null;
     Launch {

@@ -3,13 +3,14 @@
 //!
 //! What is particular to a kernel is an operation with these members, of which `Operation` has the plain ones:
 //! `a[]`, `b[]`, `c`; `mask(segment)`, which elements of a count; `between(segment, row, col, sum)`, what becomes of the
-//! sums when a segment ends; `finish(row, col, sum)`, what is stored; `see(panel, row, k)`, which is shown each panel of a
-//! while it is in shared memory, and where it begins in a.
+//! sums when a segment ends; `finish(row, col, sum)`, what is stored, or handed to the epilogue (`epilogue.cuh`);
+//! `see(panel, row, k)`, which is shown each panel of a while it is in shared memory, and where it begins in a.
 //!
 //! A block computes one tile of c; threads copy panels of a and b through a ring of `STAGES` stages of shared memory.
 //! grid = (tiles of n, tiles of m, slabs of the sum); a slab stores its part of the sum behind that of the one before.
 #pragma once
 #include "cuda/product.cuh"
+#include "gemm/epilogue.cuh"
 
 namespace graft {
 
@@ -191,19 +192,66 @@ template <class T> __device__ __forceinline__ Corner corner_of_block() {
   return {(first + within % rows) * T::M, within / rows * T::N};
 }
 
-/// One tile of c, and of the sum the steps of a slab, of `steps_per_slab` each.
-template <class T, class Op> __device__ __forceinline__ void product_of_slab(const Op& op, int slab, int steps_per_slab) {
+/// One tile of c, and of the sum the steps of a slab, of `steps_per_slab` each; the grid's third axis are the slabs.
+template <class T, class Op> __device__ __forceinline__ void extended_product(const Op& op, int steps_per_slab) {
   const auto [m, n] = corner_of_block<T>();
   typename T::Sums sums;
-  sum_tile<T>(sums, op, m, n, slab, steps_per_slab);
+  sum_tile<T>(sums, op, m, n, blockIdx.z, steps_per_slab);
   Matrix<typename Op::Result> c = op.c;
-  c.data += slab * c.rows * c.stride;
+  c.data += blockIdx.z * c.rows * c.stride;
   store_tile<T>(sums, c, m, n, [&](int row, int col, float sum) { return op.finish(row, col, sum); });
 }
 
-/// One tile of c, where the grid's third axis are the slabs.
-template <class T, class Op> __device__ __forceinline__ void extended_product(const Op& op, int steps_per_slab) {
-  product_of_slab<T>(op, blockIdx.z, steps_per_slab);
+/// Elements that a thread reads for an epilogue before it computes and stores any: enough to have memory busy.
+inline constexpr int AT_ONCE = 4;
+
+/// Does an epilogue with the block's tile of c, which lies rounded in shared memory; `m`, `n` and `first` are the tile's row,
+/// its column and the number of its first row among the rows of all products.
+///
+/// The threads walk along rows, so that they read and write neighbours; and in a loop that is not unrolled, for ops may be
+/// long.
+template <class T, class C, class E>
+__device__ __forceinline__ void finish_tile(const Matrix<C>& tile, i64 first, int m, int n, int cols, const E& epilogue) {
+#pragma unroll 1
+  for (int begin = threadIdx.x; begin < T::M * T::N; begin += AT_ONCE * T::THREADS) {
+    typename E::Operands operands[AT_ONCE];
+    const auto each = [&](auto f) {
+#pragma unroll
+      for (int u = 0; u < AT_ONCE; u++) {
+        const int at = begin + u * T::THREADS, row = at / T::N, col = at % T::N;
+        if (row < tile.rows && col < tile.cols) f(operands[u], row, col, (first + m + row) * cols + n + col);
+      }
+    };
+    each([&](auto& of, int row, int col, i64 i) { of = epilogue.load(i, first + m + row, n + col); });
+    each([&](auto& of, int row, int col, i64 i) { epilogue.store(of, tile.data[row * tile.stride + col], i); });
+  }
+}
+
+/// One tile of c, whose sum is not split, and its epilogue; the grid's third axis are the products of a batch, whose results
+/// lie one below the other.
+template <class T, class Op, class E> __device__ __forceinline__ void finished_product(const Op& op, const E& epilogue) {
+  using C = typename Op::Result;
+  const Corner corner = corner_of_block<T>();
+  const int m = corner.m, n = corner.n;
+  typename T::Sums sums;
+  sum_tile<T>(sums, op, m, n);
+  const i64 first = static_cast<i64>(blockIdx.z) * op.c.rows;
+  const auto finish = [&](int row, int col, float sum) { return op.finish(row, col, sum); };
+  if constexpr (!E::IS_ANY) {
+    Matrix<C> c = op.c;
+    c.data += first * c.stride;
+    store_tile<T>(sums, c, m, n, finish);
+  } else {
+    const int rows = op.c.rows - m < T::M ? op.c.rows - m : T::M, cols = op.c.cols - n < T::N ? op.c.cols - n : T::N;
+    Matrix<C> tile(reinterpret_cast<C*>(shared_memory()), rows, cols);
+    // 8 elements between the rows, so that the pairs that a warp stores at once lie in banks of their own.
+    tile.stride = T::N + 8;
+    static_assert(T::M * (T::N + 8) * sizeof(C) <= Ring<T, Op>::BYTES, "the tile takes the place of the panels");
+    sync_block();  // No thread reads the panels any more.
+    store_tile<T>(sums, tile, 0, 0, [&](int row, int col, float sum) { return finish(m + row, n + col, sum); });
+    sync_block();
+    finish_tile<T>(tile, first, m, n, op.c.cols, epilogue);
+  }
 }
 
 }  // namespace graft

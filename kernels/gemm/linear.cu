@@ -19,13 +19,15 @@ template <Major B> struct Linear : Operation<Element, Element, 1, Major::K, B> {
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(MainTile::THREADS, MainTile::BLOCKS)
-linear_forward(const Element* x, const Element* w, const Element* q, Element* y, int tokens, int n_in, int n_out, int cols) {
-  extended_product<MainTile>(
-      Linear<Major::MN>{{{{x, tokens, n_in}}, {{w, n_in, n_out}}, {y, tokens, n_out}}, {q, tokens, cols}}, ALL_STEPS);
+linear_forward(const Element* x, const Element* w, const Element* q, Element* y, int tokens, int n_in, int n_out, int cols
+               GRAFT_EPILOGUE_PARAMETERS) {
+  finished_product<MainTile>(
+      Linear<Major::MN>{{{{x, tokens, n_in}}, {{w, n_in, n_out}}, {y, tokens, n_out}}, {q, tokens, cols}}, GRAFT_EPILOGUE);
 }
 
 extern "C" __global__ void __launch_bounds__(MainTile::THREADS, MainTile::BLOCKS)
-linear_input_grad(const Element* dy, const Element* w, const Element* q, Element* dx, int tokens, int n_in, int n_out, int cols) {
-  extended_product<MainTile>(
-      Linear<Major::K>{{{{dy, tokens, n_out}}, {{w, n_in, n_out}}, {dx, tokens, n_in}}, {q, tokens, cols}}, ALL_STEPS);
+linear_input_grad(const Element* dy, const Element* w, const Element* q, Element* dx, int tokens, int n_in, int n_out, int cols
+               GRAFT_EPILOGUE_PARAMETERS) {
+  finished_product<MainTile>(
+      Linear<Major::K>{{{{dy, tokens, n_out}}, {{w, n_in, n_out}}, {dx, tokens, n_in}}, {q, tokens, cols}}, GRAFT_EPILOGUE);
 }

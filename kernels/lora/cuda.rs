@@ -1,9 +1,13 @@
 //! Launch plans of LoRA: which kernels of `lora.cu` a call takes; and of what other methods have in common with it.
 use super::beside;
-use crate::cuda::{
-    Argument::{self, Int},
-    Buffer::{self, Operand, Result},
-    Dropout, Launch, Linear, Module, Plan, Product, RankGrad, Site, Sizes, Slabs, Source, arguments, linears,
+use crate::{
+    cuda::{
+        Argument::{self, Int},
+        Buffer::{self, Operand, Result},
+        Dropout, Element, Launch, Linear, Module, Plan, Product, RankGrad, Site, Sizes, Slabs, Source,
+        arguments, linears,
+    },
+    elementwise::epilogue::{self, LARGEST_EXAMPLE},
 };
 
 pub(crate) const SOURCES: &[Source] = &[
@@ -16,7 +20,12 @@ const NAMES: &[&str] = &["lora_down", "lora_down_grad", "lora_forward", "lora_in
 
 fn modules(of: Module) -> Vec<Module> {
     let drops = linears(of.clone().define("GRAFT_DROPOUT", true)).into_iter().take(1);
-    linears(of.define("GRAFT_DROPOUT", false)).into_iter().chain(drops).collect()
+    let plain = linears(of.define("GRAFT_DROPOUT", false));
+    // The large tile, and the most columns of single precision.
+    let with =
+        |(i, element): (usize, Element)| epilogue::examples(&plain[i], element).swap_remove(LARGEST_EXAMPLE);
+    let ends = [(2, Element::Bf16), (5, Element::F32)].map(with);
+    plain.into_iter().chain(drops).chain(ends).collect()
 }
 
 /// The source, compiled for a linear.
@@ -90,7 +99,7 @@ pub(crate) fn down(linear: &Linear, [x, a, h]: [Buffer; 3]) -> Launch {
 /// `y = x·w + scale·(q·b)`.
 pub(crate) fn up(linear: &Linear, [x, w, q, b, y]: [Buffer; 5], scale: Buffer) -> Launch {
     let Sizes { tokens, n_in, n_out, rank } = linear.sizes;
-    let product = linear.product([tokens, n_out, n_in + rank], [true, false]);
+    let product = linear.product([tokens, n_out, n_in + rank], [true, false]).storing(y);
     let scale = [Argument::Buffer(scale)];
     let operands = arguments(&[x, w, q, b, y], &[tokens, n_in, n_out, rank], &scale);
     product.launch("lora_forward", module(linear), operands, linear.element.bytes())
@@ -114,7 +123,7 @@ pub(crate) fn outer_grads(
 /// `dx = dy·wᵀ + D(dh·aᵀ)`.
 pub(crate) fn input_grad(linear: &Linear, [dy, w, dh, a, dx]: [Buffer; 5]) -> Launch {
     let Sizes { tokens, n_in, n_out, rank } = linear.sizes;
-    let product = linear.product([tokens, n_in, n_out + rank], [true, true]);
+    let product = linear.product([tokens, n_in, n_out + rank], [true, true]).storing(dx);
     let dropout = linear.dropout.arguments();
     let operands = arguments(&[dy, w, dh, a, dx], &[tokens, n_in, n_out, rank], &dropout);
     product.launch("lora_input_grad", module(linear), operands, linear.element.bytes())
@@ -127,7 +136,7 @@ pub(crate) fn down_grad(plan: &mut Plan, linear: &Linear, [x, dh]: [Buffer; 2]) 
     let slabs = Slabs::cut(tokens.div_ceil(tile.k));
     let parts = plan.reserve(4 * slabs.n * n_in * rank);
     let sizes = [n_in, rank, tokens];
-    let product = Product { sizes, tile, along_k: [false, false], slabs: slabs.n, element };
+    let product = Product { sizes, tile, along_k: [false, false], slabs: slabs.n, element, to: None };
     let mut operands = arguments(&[x, dh, parts], &[tokens, n_in, rank], &dropout.arguments());
     operands.push(Int(slabs.steps_per_slab as i32));
     plan.launches.push(product.launch("lora_down_grad", module(linear), operands, 4));

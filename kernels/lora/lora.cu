@@ -62,19 +62,20 @@ lora_down(const Element* x, const Element* a, Element* h, int tokens, int n_in, 
 
 extern "C" __global__ void __launch_bounds__(MainTile::THREADS, MainTile::BLOCKS)
 lora_forward(const Element* x, const Element* w, const Element* h, const Element* b, Element* y, int tokens, int n_in,
-             int n_out, int rank, const float* scale) {
-  extended_product<MainTile>(
+             int n_out, int rank, const float* scale GRAFT_EPILOGUE_PARAMETERS) {
+  finished_product<MainTile>(
       Forward{{{{h, tokens, rank}, {x, tokens, n_in}}, {{b, rank, n_out}, {w, n_in, n_out}}, {y, tokens, n_out}}, *scale},
-      ALL_STEPS);
+      GRAFT_EPILOGUE);
 }
 
 extern "C" __global__ void __launch_bounds__(MainTile::THREADS, MainTile::BLOCKS)
 lora_input_grad(const Element* dy, const Element* w, const Element* dh, const Element* a, Element* dx, int tokens, int n_in,
-                int n_out, int rank, const i64* counters, u32 tensor, u32 threshold, float keep_scale) {
+                int n_out, int rank, const i64* counters, u32 tensor, u32 threshold, float keep_scale
+                GRAFT_EPILOGUE_PARAMETERS) {
   const Dropout dropout(counters, tensor, n_in, threshold, keep_scale);
-  extended_product<MainTile>(
+  finished_product<MainTile>(
       InputGrad{{{{dh, tokens, rank}, {dy, tokens, n_out}}, {{a, n_in, rank}, {w, n_in, n_out}}, {dx, tokens, n_in}}, dropout},
-      ALL_STEPS);
+      GRAFT_EPILOGUE);
 }
 
 /// dh, and a slab's part of hᵀ·dy, in one pass over dy. Two blocks on a multiprocessor are enough: without that word the

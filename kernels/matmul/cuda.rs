@@ -10,6 +10,7 @@ use crate::{
         Element, Launch, LibraryProduct, Matrix, Module, Plan, Product, Shape, Site, Slabs, Source, TILES,
         Target, Tile, int, long, walk,
     },
+    elementwise::epilogue::{self, LARGEST_EXAMPLE},
     movement, row_major,
     strides::repeated,
 };
@@ -32,14 +33,16 @@ const LONGEST_GRID: usize = 65_535;
 
 fn modules(module: Module) -> Vec<Module> {
     let of = |element, tile: usize, along_k| oriented(&module, element, along_k).tile(TILES[tile]);
-    vec![
+    let mut modules = vec![
         of(Element::Bf16, 0, [true, false]),
         of(Element::Bf16, 1, [true, true]),
         of(Element::Bf16, 2, [true, true]),
         of(Element::F16, 1, [false, false]),
         of(Element::F32, 0, [true, false]),
         of(Element::F32, 0, [false, true]),
-    ]
+    ];
+    modules.push(epilogue::examples(&modules[1], Element::Bf16).swap_remove(LARGEST_EXAMPLE));
+    modules
 }
 
 /// The source for operands along whose memory the index of the sum runs, or does not.
@@ -198,7 +201,8 @@ impl Call {
         let tile = site.tile([m, n, k], element);
         let along_k = [a.is_along_k(), !b.is_along_other()];
         let module = oriented(&Module::file(PATH), element, along_k).tile(tile);
-        let mut product = Product { sizes: [m, n, k], tile, along_k, slabs: batch.iter().product(), element };
+        let (sizes, n_products) = ([m, n, k], batch.iter().product());
+        let mut product = Product { sizes, tile, along_k, slabs: n_products, element, to: None };
         let factors =
             [a.memory.into(), long(a.stride(along_k[0])), b.memory.into(), long(b.stride(along_k[1]))];
         let is_alone = product.slabs == 1 && added.memory == Null;
@@ -228,7 +232,7 @@ impl Call {
         arguments.extend(added.strides.map(long));
         arguments.push(Float(added.beta));
         arguments.extend(walk(&batch, strides.each_ref().map(Vec::as_slice))?);
-        let launch = product.launch("matmul", module, arguments, element.bytes());
+        let launch = product.storing(to).launch("matmul", module, arguments, element.bytes());
         let fits = launch.grid[1..].iter().all(|&blocks| blocks <= LONGEST_GRID);
         plan.launches.push(launch);
         ([m, n, k].iter().all(|&size| i32::try_from(size).is_ok()) && fits).then_some(())

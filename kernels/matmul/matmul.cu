@@ -55,12 +55,12 @@ multiply_strided(const Element* a, const Element* b, Element* y, i64 n, GRAFT_SI
 /// a (m, k), b (k, n), y (m, n). grid = (tiles of n, tiles of m, products).
 extern "C" __global__ void __launch_bounds__(MainTile::THREADS, MainTile::BLOCKS)
 matmul(const Element* a, i64 a_stride, const Element* b, i64 b_stride, Element* y, int m, int n, int k, float alpha,
-       const Element* bias, i64 bias_row, i64 bias_col, float beta, GRAFT_SIZES(w), GRAFT_STRIDES(of_a), GRAFT_STRIDES(of_b)) {
+       const Element* bias, i64 bias_row, i64 bias_col, float beta, GRAFT_SIZES(w), GRAFT_STRIDES(of_a), GRAFT_STRIDES(of_b)
+       GRAFT_EPILOGUE_PARAMETERS) {
   i64 offsets[2];
   GRAFT_WALK_OF_TWO(w, of_a, of_b).at(blockIdx.z, offsets);
-  y += static_cast<i64>(blockIdx.z) * m * n;
-  product_of_slab<MainTile>(
+  finished_product<MainTile>(
       Product{{{operand(a + offsets[0], A, m, k, a_stride)}, {operand(b + offsets[1], B, n, k, b_stride)}, {y, m, n}},
               alpha, beta, bias, bias_row, bias_col},
-      0, ALL_STEPS);
+      GRAFT_EPILOGUE);
 }

@@ -82,7 +82,8 @@ impl Interpreter {
     fn ptx(&self, module: &Module) -> Result<String, String> {
         let mut hasher = DefaultHasher::new();
         let version = nvrtc::version().map_err(|e| e.to_string())?;
-        (module.source(), module.options(), graft_kernels::cuda::HEADERS, version).hash(&mut hasher);
+        let headers: Vec<_> = module.headers().collect();
+        (module.source(), module.options(), headers, version).hash(&mut hasher);
         let path = self.folder.join(format!("{:016x}.ptx", hasher.finish()));
         if let Ok(ptx) = fs::read_to_string(&path) {
             return Ok(ptx);

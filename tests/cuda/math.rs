@@ -193,6 +193,7 @@ fn functions_are_the_cpus() {
             arguments: buffers.into_iter().chain([Argument::Int(n as i32)]).collect(),
             library: None,
             traffic: Traffic::default(),
+            tiled: None,
         };
         let plan = Plan { launches: vec![launch], workspace: 0 };
         let job = Job { plan, operands: bytes.clone(), results: vec![4 * n], in_place: Vec::new() };

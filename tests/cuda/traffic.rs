@@ -1,10 +1,11 @@
 //! What plans say of their costs: `kernels/ROOFLINE.md`, which `BLESS=1` writes, and the study's figures.
 use graft_ir::{DType, Node};
 use graft_kernels::{
+    Chain, Source,
     cuda::{Plan, Shape, Site, Target, Traffic},
     row_major,
 };
-use std::{fmt::Write, fs, path::Path};
+use std::{fs, path::Path};
 
 /// Tokens, inputs and outputs.
 const SIZES: [usize; 3] = [8192, 4096, 4096];
@@ -182,6 +183,39 @@ fn hydra_moves_what_lora_does() {
     assert!((unfused - 3827.0).abs() < 38.0, "{unfused} MB unfused");
 }
 
+/// LoRA's forward with a bias and a GELU behind it, the bias' sum being stored for the gradient: apart and together.
+fn activated() -> [Plan; 2] {
+    let (dims, strides, dtype) = ([SIZES[0], SIZES[2]], [SIZES[2], 1], DType::Bfloat16);
+    let lora = methods().find(|m| m.function == "graft.Lora").expect("a method of the table");
+    let [forward, _] = lora.plans();
+    let bias = Shape { dtype, dims: &dims[1..], strides: &strides[1..], known: None };
+    let tail = |chain: &mut Chain<'_>, y: Source, bias: usize| {
+        let sum = chain.op("plus({0}, {1})", &[y, Source::Input(bias)], dtype);
+        [sum, chain.op("gelu({0})", &[Source::Made(sum)], dtype)]
+    };
+    let mut own = Chain::new(&dims);
+    let y = Source::Input(own.input(Shape { dtype, dims: &dims, strides: &strides, known: None }, 5));
+    let x = own.input(bias, 6);
+    let stored = tail(&mut own, y, x);
+    let own = own.plan(&stored, Target::default()).expect("a kernel of its own");
+    let mut epilogue = Chain::new(&dims);
+    let y = Source::Made(epilogue.product(dtype));
+    let x = epilogue.input(bias, 5);
+    let [sum, z] = tail(&mut epilogue, y, x);
+    let together = epilogue.follow(&forward, 0, &[(sum, 2), (z, 3)]).expect("an epilogue");
+    let apart = Plan { launches: [forward.launches, own.launches].concat(), ..forward };
+    [apart, together]
+}
+
+/// What the product makes is neither written nor read again.
+#[test]
+fn an_epilogue_saves_what_lies_between() {
+    let [apart, together] = activated().map(|plan| plan.traffic());
+    let between = 2 * (SIZES[0] * SIZES[2] * 2) as u64;
+    assert_eq!(apart.ideal - together.ideal, between);
+    assert_eq!(apart.flops, together.flops);
+}
+
 /// What parts the table's head from its lines.
 const RULE: &str = "|---|---|---|---|---|---|---|---|---|\n";
 
@@ -191,16 +225,23 @@ fn table() -> String {
     for method in methods() {
         let passes = ["forward", "backward"].into_iter().zip(method.plans()).zip(method.study);
         for ((pass, plan), study) in passes {
-            let Traffic { flops, ideal, issued } = plan.traffic();
-            let (function, rank, launches) = (method.function, method.rank, plan.launches.len());
-            let (gflop, ideal, issued) = (flops as f64 / 1e9, megabytes(ideal), megabytes(issued));
-            let study = study.map_or("– | –".into(), |(unfused, fused)| format!("{unfused} | {fused}"));
-            let costs = format!("{launches} | {gflop:.1} | {ideal:.0} | {issued:.0} | {study}");
-            writeln!(lines, "| {function} | {rank} | {pass} | {costs} |")
-                .expect("a string can be written to");
+            lines += &line((method.function, method.rank, pass), &plan, study);
         }
     }
+    for (how, plan) in ["+Add+Gelu, apart", "+Add+Gelu"].into_iter().zip(activated()) {
+        lines += &line((&format!("graft.Lora{how}"), 16, "forward"), &plan, None);
+    }
     lines
+}
+
+/// One of them.
+fn line((function, rank, pass): (&str, usize, &str), plan: &Plan, study: Study) -> String {
+    let (Traffic { flops, ideal, issued }, launches) = (plan.traffic(), plan.launches.len());
+    let (gflop, ideal, issued) = (flops as f64 / 1e9, megabytes(ideal), megabytes(issued));
+    let study = study.map_or("– | –".into(), |(unfused, fused)| format!("{unfused} | {fused}"));
+    format!(
+        "| {function} | {rank} | {pass} | {launches} | {gflop:.1} | {ideal:.0} | {issued:.0} | {study} |\n"
+    )
 }
 
 #[test]

@@ -31,7 +31,7 @@ const EMULATED_ONE_IN: usize = 12;
 const GUARD: [u8; 256] = [0x5a; 256];
 
 /// Whether this process finds a device. If it does not, `test` was run in one that finds the emulated one, or skipped.
-fn device(test: &str) -> Option<Gpu> {
+pub(crate) fn device(test: &str) -> Option<Gpu> {
     let error = match Gpu::open() {
         Ok(gpu) => return Some(gpu),
         Err(error) => error,
@@ -42,7 +42,7 @@ fn device(test: &str) -> Option<Gpu> {
         return None;
     }
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake-cuda-kernels");
-    let status = graft_fake_cuda::rerun(&folder, &format!("gpu::{test}")).expect("the test runs again");
+    let status = graft_fake_cuda::rerun(&folder, test).expect("the test runs again");
     assert!(status.success(), "{test} fails on the emulated device");
     None
 }
@@ -95,7 +95,7 @@ fn drawn(kernel: &Kernel, element: DType, target: Target, n: u64) -> Vec<Prepare
 #[test]
 #[expect(clippy::print_stderr, reason = "figures of a run")]
 fn a_gpu_computes_what_ops_mean() {
-    let Some(mut gpu) = device("a_gpu_computes_what_ops_mean") else { return };
+    let Some(mut gpu) = device("gpu::a_gpu_computes_what_ops_mean") else { return };
     let (target, is_emulated) = (gpu.target(), gpu.is_emulated());
     let step = if is_emulated { EMULATED_ONE_IN } else { 1 };
     let mut prepared: Vec<(&Kernel, DType, Prepared)> = Vec::new();

@@ -5,6 +5,7 @@ mod adapters;
 mod case;
 mod device;
 mod draw;
+mod epilogue;
 mod faults;
 mod gpu;
 #[path = "../cuda/interpreter.rs"]

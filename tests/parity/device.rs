@@ -4,6 +4,7 @@ use crate::{LOSS_TOLERANCE, config, losses, model, pytorch_losses};
 use graft_exec::{Device, Format, Options, Session};
 use graft_ir::Tensor;
 use graft_onnx::Model;
+use graft_passes::inject::METHODS;
 use graft_train::{Config, Duration, Observer, Order, run};
 use std::path::Path;
 
@@ -143,4 +144,43 @@ fn tiles_of_products_are_measured() {
     assert_eq!(words[1..5], ["float", "64", "32", "64"], "{table}");
     assert!(words.len() == 6 && ["0", "1"].contains(&words[5]), "{table}");
     assert_eq!(session.run(&[("x", &x), ("w", &w)]).expect("it runs"), before);
+}
+
+/// Outputs of a graph that is run once on the device, and the ops of its steps.
+fn run_once(graph: &str, feeds: &[(&str, &Tensor)]) -> (Vec<Tensor>, Vec<String>) {
+    let lora = METHODS.iter().find(|m| m.name == "lora").expect("a method").functions;
+    let text = format!("<ir_version: 10, opset_import: [\"\" : 18, \"graft\" : 1]>\ng {graph}\n{lora}");
+    let options = Options { device: Device::Cuda, profile: true, ..Options::default() };
+    let graph = graft_ir::parse(&text).expect("a graph");
+    let mut session = Session::new(&graph, &[], &options).expect("a session");
+    let outputs = session.run(feeds).expect("it runs").into_iter().map(|(_, tensor)| tensor).collect();
+    let ops = session.profile().expect("it was asked for").by_op();
+    (outputs, ops.into_iter().map(|entry| entry.op).collect())
+}
+
+/// What stands right behind an adapted linear is done with it, and comes to the same bits as in a session of its own.
+#[test]
+fn epilogues_change_no_bit() {
+    if !finds_device("epilogues_change_no_bit") {
+        return;
+    }
+    let tensor = |dims: &[usize]| {
+        let elements: Vec<f32> = (0..dims.iter().product()).map(|i| (i as f32 * 0.37).sin()).collect();
+        Tensor::f32(dims, &elements)
+    };
+    let sizes: [&[usize]; 7] = [&[60, 64], &[64, 33], &[64, 8], &[8, 33], &[], &[33], &[60, 33]];
+    let tensors = sizes.map(tensor);
+    let feeds: Vec<(&str, &Tensor)> =
+        ["x", "w", "a", "b", "scale", "bias", "r"].into_iter().zip(&tensors).collect();
+    let lora = "float[60, 64] x, float[64, 33] w, float[64, 8] a, float[8, 33] b, float scale";
+    let (call, tail) =
+        ("y, h = graft.Lora (x, w, a, b, scale)", "s = Add (y, bias) t = Tanh (s) z = Add (t, r)");
+    let (more, results) = ("float[33] bias, float[60, 33] r", "float[60, 33] s, float[60, 33] z");
+    let together = run_once(&format!("({lora}, {more}) => ({results}) {{ {call} {tail} }}"), &feeds);
+    assert_eq!(together.1, ["graft.Lora+Add+Tanh+Add"]);
+    let (y, ops) = run_once(&format!("({lora}) => (float[60, 33] y) {{ {call} }}"), &feeds[..5]);
+    assert_eq!(ops, ["graft.Lora"]);
+    let feeds = [&[("y", &y[0])], &feeds[5..]].concat();
+    let (apart, ops) = run_once(&format!("(float[60, 33] y, {more}) => ({results}) {{ {tail} }}"), &feeds);
+    assert_eq!((ops, &apart), (vec!["Add+Tanh+Add".to_string()], &together.0));
 }

@@ -1,5 +1,5 @@
-//! Runs of neighbouring element-wise steps, each made one launch: what one step makes for the next stays in registers,
-//! and is stored only if others read it too.
+//! Runs of neighbouring element-wise steps, each made one launch, or the epilogue of the large product right before it: what
+//! one step makes for the next stays in registers, and is stored only if others read it too.
 use crate::{
     device::COPY,
     place::{Place, Storage},
@@ -10,7 +10,7 @@ use graft_kernels::{
     Chain, Source,
     cuda::{Shape, Target},
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 /// The most operands and results of a launch: its parameters, with strides along several axes, have to fit into 4 KiB.
 const MOST: usize = 24;
@@ -35,7 +35,14 @@ pub(crate) fn chain(steps: Vec<Step>, read: &[&Place], target: Target) -> Result
             run.push(step);
             k = next;
         }
-        done.push(run.launch(|buffer| last.get(&buffer).is_some_and(|&by| by > k), target)?);
+        let is_read = |buffer: usize| last.get(&buffer).is_some_and(|&by| by > k);
+        match done.last().and_then(|before| run.follow(before, is_read)) {
+            Some(step) => {
+                done.pop();
+                done.push(step);
+            }
+            None => done.push(run.launch(is_read, target)?),
+        }
     }
     Ok(done)
 }
@@ -88,45 +95,230 @@ impl Run {
         self.made.extend(Run::result(&step).map(|p| (p.storage, self.steps.len())));
         self.steps.push(step);
     }
-    /// One step for all; results are stored where `is_read` says of their buffers that others read them.
-    fn launch(self, is_read: impl Fn(usize) -> bool, target: Target) -> Result<Step> {
-        let Run { steps, inputs, made } = self;
-        let dims = Run::result(&steps[0]).map_or(&[][..], |place| &place.dims);
-        let mut chain = Chain::new(dims);
-        for (i, Place { dtype, dims, strides, .. }) in inputs.iter().enumerate() {
-            chain.input(Shape { dtype: *dtype, dims, strides, known: None }, i);
-        }
+    /// Its ops, behind those that `chain` has, which make what lies at `before`; and those whose results others read, as
+    /// `is_read` says of their buffers, each with its place.
+    fn write<'p>(
+        &'p self,
+        chain: &mut Chain<'p>,
+        before: &[&Place],
+        is_read: impl Fn(usize) -> bool,
+    ) -> Vec<(usize, Place)> {
         let mut results = Vec::new();
-        let mut outputs = Vec::new();
-        for (k, step) in steps.iter().enumerate() {
+        for (k, step) in self.steps.iter().enumerate() {
             // One that is left out has no place in a text.
             let source = |place: &Option<Place>| {
-                let place = place.as_ref();
-                let made = place.and_then(|p| made.get(&p.storage)).filter(|&&by| by < k);
-                let input = || inputs.iter().position(|p| Some(p) == place).unwrap_or(usize::MAX);
-                made.map_or_else(|| Source::Input(input()), |&by| Source::Made(by))
+                let Some(place) = place.as_ref() else { return Source::Input(usize::MAX) };
+                let made = self.made.get(&place.storage).filter(|&&by| by < k).map(|by| before.len() + by);
+                let made = made.or_else(|| before.iter().position(|p| p.storage == place.storage));
+                let input = || self.inputs.iter().filter(|p| !holds(before, p)).position(|p| p == place);
+                made.map_or_else(|| Source::Input(input().unwrap_or(usize::MAX)), Source::Made)
             };
             let sources: Vec<Source> = step.inputs.iter().map(source).collect();
             let (Work::Map(text), Some(result)) = (&step.work, Run::result(step)) else { continue };
-            chain.op(text, &sources, result.dtype);
+            let op = chain.op(text, &sources, result.dtype);
             if result.buffer().is_some_and(&is_read) {
-                results.push(k);
-                outputs.push(Some(result.clone()));
+                results.push((op, result.clone()));
             }
         }
+        results
+    }
+    /// A chain over the run's elements that reads from memory what is not made `before`, as operands from `first` on; and
+    /// those operands.
+    fn read(&self, before: &[&Place], first: usize) -> (Chain<'_>, Vec<Option<Place>>) {
+        let mut chain = Chain::new(Run::result(&self.steps[0]).map_or(&[][..], |place| &place.dims));
+        let inputs: Vec<&Place> = self.inputs.iter().filter(|p| !holds(before, p)).collect();
+        for (i, Place { dtype, dims, strides, .. }) in inputs.iter().enumerate() {
+            chain.input(Shape { dtype: *dtype, dims, strides, known: None }, first + i);
+        }
+        (chain, inputs.into_iter().cloned().map(Some).collect())
+    }
+    /// One step for all; results are stored where `is_read` says of their buffers that others read them.
+    fn launch(self, is_read: impl Fn(usize) -> bool, target: Target) -> Result<Step> {
+        let (mut chain, inputs) = self.read(&[], 0);
+        let (results, outputs): (Vec<_>, Vec<_>) =
+            self.write(&mut chain, &[], is_read).into_iter().map(|(op, place)| (op, Some(place))).unzip();
         let plan = chain.plan(&results, target);
-        let node = label(&steps);
+        let node = label(self.steps.iter());
         let none = || Error::new(Code::DEVICE, "no kernel can be made of it").at(format!("`{}`", node.op));
-        // An operand is read before any result is stored, by the same thread.
-        let pairs = (0..inputs.len()).flat_map(|i| (0..outputs.len()).map(move |o| (i, o))).collect();
-        let work = Work::Launches(Launches { plan: Arc::new(plan.ok_or_else(none)?), pairs, kernel: None });
-        Ok(Step { work, inputs: inputs.into_iter().map(Some).collect(), outputs, ..Step::of(&node) })
+        let pairs = pairs(0..inputs.len(), 0..outputs.len());
+        Ok(Step { inputs, outputs, ..launched(plan.ok_or_else(none)?, pairs, None, &node) })
+    }
+    /// One step for the run and the product `before` it, whose epilogue the run becomes; `None` if the run cannot be one: it
+    /// has to read one of the product's results, and that element by element.
+    fn follow(&self, before: &Step, is_read: impl Fn(usize) -> bool) -> Option<Step> {
+        let Work::Launches(launches) = &before.work else { return None };
+        let result = |o: usize| before.outputs.get(o).and_then(Option::as_ref);
+        let reads =
+            |o: &usize| result(*o).is_some_and(|own| self.inputs.iter().any(|p| p.storage == own.storage));
+        let mut read = (0..before.outputs.len()).filter(reads);
+        // Another result is in memory only when the last launch of the step is done.
+        let (Some(of), None) = (read.next(), read.next()) else { return None };
+        let product = result(of)?;
+        let is_by_element = |p: &&Place| p.storage != product.storage || is_seen_whole(p, product);
+        if !self.inputs.iter().all(|p| is_by_element(&p)) {
+            return None;
+        }
+        let (operands, results) = (before.inputs.len(), before.outputs.len());
+        let (mut chain, inputs) = self.read(&[product], operands);
+        let op = chain.product(product.dtype);
+        let made = self.write(&mut chain, &[product], &is_read);
+        let is_stored = product.buffer().is_some_and(is_read);
+        let own = is_stored.then_some((op, of));
+        let stored = made.iter().enumerate().map(|(i, (op, _))| (*op, results + i));
+        let plan = chain.follow(&launches.plan, of, &own.into_iter().chain(stored).collect::<Vec<_>>())?;
+        let mut outputs = before.outputs.clone();
+        outputs[of] = outputs[of].take().filter(|_| is_stored);
+        outputs.extend(made.into_iter().map(|(_, place)| Some(place)));
+        let inputs: Vec<_> = before.inputs.iter().cloned().chain(inputs).collect();
+        let more = pairs(operands..inputs.len(), results..outputs.len());
+        let pairs = launches.pairs.iter().copied().chain(more).collect();
+        let node = label([before].into_iter().chain(&self.steps));
+        let step = launched(plan, pairs, Some(Arc::new(before.clone())), &node);
+        Some(Step { inputs, outputs, scratch: before.scratch, ..step })
+    }
+}
+
+/// Whether what lies at `place` is made `before`.
+fn holds(before: &[&Place], place: &Place) -> bool {
+    before.iter().any(|p| p.storage == place.storage)
+}
+
+/// Whether all elements of a memory are seen in their order, of whatever sizes.
+fn is_seen_whole(place: &Place, whole: &Place) -> bool {
+    let is_it = (place.dtype, place.offset, place.len()) == (whole.dtype, whole.offset, whole.len());
+    is_it && place.is_row_major()
+}
+
+/// All pairs: a thread reads its operands before it stores any result.
+fn pairs(operands: Range<usize>, results: Range<usize>) -> Vec<(usize, usize)> {
+    operands.flat_map(|i| results.clone().map(move |o| (i, o))).collect()
+}
+
+/// A step of no kernel of the table.
+fn launched(
+    plan: graft_kernels::cuda::Plan,
+    pairs: Vec<(usize, usize)>,
+    product: Option<Arc<Step>>,
+    node: &Node,
+) -> Step {
+    Step {
+        work: Work::Launches(Launches { plan: Arc::new(plan), pairs, kernel: None, product }),
+        ..Step::of(node)
     }
 }
 
 /// A node that stands for several, by the name of the last one.
-fn label(steps: &[Step]) -> Node {
+fn label<'s>(steps: impl Iterator<Item = &'s Step>) -> Node {
+    let steps: Vec<&Step> = steps.collect();
     let ops: Vec<&str> = steps.iter().map(|step| step.node.op.as_str()).collect();
     let last = steps.last().map(|step| step.node.clone()).unwrap_or_default();
     Node { op: ops.join("+"), attrs: Default::default(), ..last }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        constants::Constants,
+        plan::{Plan, Planned, Request, plan},
+    };
+    use graft_ir::{DType, Type};
+    use graft_kernels::{Threads, cuda::Target};
+
+    /// The plan of a graph whose inputs have the sizes that stand in its text.
+    fn planned(text: &str) -> Plan {
+        let text = format!("<ir_version: 10, opset_import: [\"\" : 18]>\ng {text}");
+        let graph = graft_ir::parse(&text).expect("a graph");
+        let sizes: Vec<Vec<usize>> = graph
+            .inputs
+            .iter()
+            .map(|&v| graph[v].ty.as_ref().and_then(Type::sizes).expect("sizes"))
+            .collect();
+        let request = Request {
+            graph: &graph,
+            aliases: &[],
+            sizes: &sizes,
+            threads: Threads::ONE,
+            target: Some(Target::default()),
+            format: DType::Float,
+        };
+        let planned = plan(&request, &mut Constants::default(), &mut |notice| panic!("{notice}"));
+        match planned.expect("a plan") {
+            Planned::Plan(plan) => *plan,
+            Planned::Dynamic(why) => panic!("{why}"),
+        }
+    }
+    fn ops(plan: &Plan) -> Vec<&str> {
+        plan.steps.iter().map(|step| step.node.op.as_str()).collect()
+    }
+    /// How many results of a step are stored.
+    fn stored(plan: &Plan, step: usize) -> usize {
+        plan.steps[step].outputs.iter().flatten().count()
+    }
+
+    const INPUTS: &str = "(float[60, 64] x, float[64, 32] w, float[32] b, float[60, 32] r)";
+
+    #[test]
+    fn steps_behind_a_product_become_its_epilogue() {
+        let body = "y = MatMul (x, w) s = Add (y, b) t = Tanh (s) z = Add (r, t)";
+        for (outputs, count) in [("float[60, 32] z", 1), ("float[60, 32] z, float[60, 32] s", 2)] {
+            let plan = planned(&format!("{INPUTS} => ({outputs}) {{ {body} }}"));
+            assert_eq!((ops(&plan), stored(&plan, 0)), (vec!["MatMul+Add+Tanh+Add"], count));
+            assert!(plan.steps[0].outputs[0].is_none(), "the product itself is not stored");
+        }
+        let plan = planned(&format!("{INPUTS} => (float[60, 32] z, float[60, 32] y) {{ {body} }}"));
+        assert_eq!((ops(&plan), stored(&plan, 0)), (vec!["MatMul+Add+Tanh+Add"], 2));
+        // The product's operands, the bias and the residual once, and both results.
+        assert_eq!(plan.steps[0].traffic(), 4 * (60 * 64 + 64 * 32 + 32 + 60 * 32 + 2 * 60 * 32));
+    }
+
+    #[test]
+    fn the_product_may_be_any_operand_and_have_other_axes() {
+        let plan = planned(
+            "(float[60, 64] x, float[64, 32] w, float[3, 20, 32] r) => (float[3, 20, 32] z) { v = MatMul (x, w) u = Neg (x) \
+             y = MatMul (u, w) shape = Constant <value = int64[3] {3, 20, 32}> () seen = Reshape (y, shape) other = Reshape \
+             (v, shape) s = Add (r, other) z = Add (s, seen) }",
+        );
+        assert_eq!(ops(&plan), ["MatMul", "Neg", "MatMul+Add+Add"]);
+    }
+
+    #[test]
+    fn what_an_epilogue_reads_may_be_overwritten() {
+        let plan = planned(&format!(
+            "{INPUTS} => (float[60, 32] z) {{ t = Exp (r) y = MatMul (x, w) z = Add (y, t) }}"
+        ));
+        assert_eq!(ops(&plan), ["Exp", "MatMul+Add"]);
+        assert_eq!(plan.steps[1].in_place, [(2, 1)]);
+        // What the product itself reads may not.
+        let plan = planned(
+            "(float[32, 32] x, float[32, 32] w) => (float[32, 32] z) { t = Exp (x) y = MatMul (t, w) z = Add (y, t) }",
+        );
+        assert_eq!((ops(&plan), plan.steps[1].in_place.len()), (vec!["Exp", "MatMul+Add"], 0));
+    }
+
+    #[test]
+    fn what_cannot_be_an_epilogue_stays_a_step() {
+        let apart = |inputs: &str, body: &str, expected: &[&str]| {
+            let plan = planned(&format!("{inputs} => (float[a, b] z) {{ {body} }}"));
+            assert_eq!(ops(&plan), expected, "{body}");
+        };
+        let turned = "y = MatMul (x, w) t = Transpose (y) z = Add (t, r)";
+        apart("(float[60, 64] x, float[64, 32] w, float[32, 60] r)", turned, &["MatMul", "Add"]);
+        let repeated = "y = MatMul (x, w) z = Add (y, r)";
+        apart("(float[1, 64] x, float[64, 32] w, float[60, 32] r)", repeated, &["MatMul", "Add"]);
+        let parted = "y = MatMul (x, w) s = Softmax (r) z = Add (y, s)";
+        apart(INPUTS, parted, &["MatMul", "Softmax", "Add"]);
+        // A sum that is split among blocks has no tile that is done.
+        let split = "y = MatMul (x, w) z = Tanh (y)";
+        apart("(float[60, 4096] x, float[4096, 32] w)", split, &["MatMul", "Tanh"]);
+    }
+
+    #[test]
+    fn the_product_by_itself_is_kept_to_be_measured() {
+        let plan = planned(&format!("{INPUTS} => (float[60, 32] z) {{ y = MatMul (x, w) z = Add (y, b) }}"));
+        let crate::step::Work::Launches(launches) = &plan.steps[0].work else { panic!("no launches") };
+        let product = launches.product.as_ref().expect("the product");
+        assert_eq!((product.node.op.as_str(), product.inputs.len()), ("MatMul", 2));
+        let end = |place: &crate::place::Place| plan.range(place).map_or(0, |range| range.end);
+        assert!(product.outputs.iter().flatten().all(|place| end(place) <= plan.arena), "it has room");
+    }
 }

@@ -299,6 +299,11 @@ impl Backend for Cuda {
         let notes = missing.map(|e| format!("cuBLASLt is not measured: {}{}", e.message, what_to_do(&e)));
         let (mut found, mut seen) = (Measurements::default(), HashSet::new());
         for step in &plan.steps {
+            // Tiles are those of the product; its epilogue costs much the same with each.
+            let step = match &step.work {
+                Work::Launches(Launches { product: Some(product), .. }) => product,
+                _ => step,
+            };
             let Work::Launches(Launches { kernel: Some(kernel), .. }) = &step.work else { continue };
             // Layers repeat.
             if seen.insert(alike(step)) {

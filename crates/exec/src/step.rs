@@ -33,6 +33,8 @@ pub(crate) struct Launches {
     pub(crate) pairs: Vec<(usize, usize)>,
     /// The row of the table that the plan comes from; none for a chain of element-wise steps.
     pub(crate) kernel: Option<&'static Kernel>,
+    /// The product by itself whose epilogue element-wise steps became.
+    pub(crate) product: Option<Arc<Step>>,
 }
 
 /// A step of a plan.

@@ -80,7 +80,10 @@ impl Lowering<'_> {
         let pairs = kernel.device.in_place.to_vec();
         let work = match kernel.device.work {
             kernels::Work::Map(expression) => expression.text(&site).map(Work::Map),
-            _ => Some(Work::Launches(Launches { plan: Arc::new(plan), pairs, kernel: Some(kernel) })),
+            _ => {
+                let (plan, kernel) = (Arc::new(plan), Some(kernel));
+                Some(Work::Launches(Launches { plan, pairs, kernel, product: None }))
+            }
         };
         let Some(work) = work else { return Ok(None) };
         let mut inputs = inputs.to_vec();
