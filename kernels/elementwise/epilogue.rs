@@ -68,12 +68,13 @@ impl Chain<'_> {
     }
 }
 
-/// Which of the [`examples`] takes the most registers.
-pub(crate) const LARGEST_EXAMPLE: usize = 1;
-
-/// The module with examples of epilogues: a bias; a bias and what is expensive, both stored; a residual.
-pub(crate) fn examples(module: &Module, element: Element) -> Vec<Module> {
-    let (dtype, add) = (element.dtype(), "plus({0}, {1})");
+/// The module with examples of epilogues: a bias; a residual; and, what takes the most registers, a bias and an expensive
+/// function, both stored. None if it is for no element.
+pub(crate) fn examples(module: &Module) -> Vec<Module> {
+    let is_for = |element: &Element| module.defines.iter().any(|(_, value)| value == element.name());
+    let element = [Element::Bf16, Element::F16, Element::F32].into_iter().find(is_for);
+    let Some(dtype) = element.map(Element::dtype) else { return Vec::new() };
+    let add = "plus({0}, {1})";
     let of = |operand: &[usize], texts: &[&str]| {
         let mut chain = Chain::new(&[2, 2]);
         let strides = crate::row_major(operand);
@@ -87,7 +88,7 @@ pub(crate) fn examples(module: &Module, element: Element) -> Vec<Module> {
         let code = chain.code(&ops, &[("row", 0..1), ("col", 1..2)])?;
         Some(module.clone().with_epilogue(chain.text(&code, &ops)))
     };
-    [of(&[2], &[add]), of(&[2], &[add, "gelu({0})"]), of(&[2, 2], &[add])].into_iter().flatten().collect()
+    [of(&[2], &[add]), of(&[2, 2], &[add]), of(&[2], &[add, "gelu({0})"])].into_iter().flatten().collect()
 }
 
 impl Code {

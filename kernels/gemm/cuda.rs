@@ -1,31 +1,25 @@
 //! Launches of the kernels of `linear.cu`: linears without an adapter of their own.
 use crate::{
     cuda::{
-        Buffer, Element, Launch, LibraryProduct, Linear, Matrix, Module, Sizes, Source, Traffic, arguments,
+        Buffer, Launch, LibraryProduct, Linear, Matrix, Module, Sizes, Source, Traffic, arguments,
         linear_modules,
     },
-    elementwise::epilogue::{self, LARGEST_EXAMPLE},
+    elementwise::epilogue::examples,
 };
 
-pub(crate) const SOURCES: &[Source] = &[Source {
-    path: PATH,
-    text: include_str!("linear.cu"),
-    kernels: NAMES,
-    products: NAMES,
-    modules: |module| {
-        let mut modules = linear_modules(module);
-        for (i, element) in [Element::Bf16, Element::Bf16, Element::F16, Element::F32].into_iter().enumerate()
-        {
-            let mut with = epilogue::examples(&modules[i], element);
-            // All of them with the large tile.
-            modules.extend(if i == 1 { with } else { vec![with.swap_remove(LARGEST_EXAMPLE)] });
-        }
-        modules
-    },
-}];
+pub(crate) const SOURCES: &[Source] =
+    &[Source { path: PATH, text: include_str!("linear.cu"), kernels: NAMES, products: NAMES, modules }];
 
 const PATH: &str = "gemm/linear.cu";
 const NAMES: &[&str] = &["linear_forward", "linear_input_grad"];
+
+fn modules(module: Module) -> Vec<Module> {
+    let plain = linear_modules(module);
+    // Of the first one all examples, of others the last.
+    let with = |(i, module)| examples(module).into_iter().rev().take(if i == 0 { usize::MAX } else { 1 });
+    let with: Vec<Module> = plain.iter().enumerate().flat_map(with).collect();
+    plain.into_iter().chain(with).collect()
+}
 
 /// Columns that are repeated over those of a result, and how many they are.
 pub(crate) type Repeated = (Buffer, usize);

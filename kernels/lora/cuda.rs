@@ -4,10 +4,10 @@ use crate::{
     cuda::{
         Argument::{self, Int},
         Buffer::{self, Operand, Result},
-        Dropout, Element, Launch, Linear, Module, Plan, Product, RankGrad, Site, Sizes, Slabs, Source,
-        arguments, linears,
+        Dropout, Launch, Linear, Module, Plan, Product, RankGrad, Site, Sizes, Slabs, Source, arguments,
+        linears,
     },
-    elementwise::epilogue::{self, LARGEST_EXAMPLE},
+    elementwise::epilogue::examples,
 };
 
 pub(crate) const SOURCES: &[Source] = &[
@@ -21,11 +21,8 @@ const NAMES: &[&str] = &["lora_down", "lora_down_grad", "lora_forward", "lora_in
 fn modules(of: Module) -> Vec<Module> {
     let drops = linears(of.clone().define("GRAFT_DROPOUT", true)).into_iter().take(1);
     let plain = linears(of.define("GRAFT_DROPOUT", false));
-    // The large tile, and the most columns of single precision.
-    let with =
-        |(i, element): (usize, Element)| epilogue::examples(&plain[i], element).swap_remove(LARGEST_EXAMPLE);
-    let ends = [(2, Element::Bf16), (5, Element::F32)].map(with);
-    plain.into_iter().chain(drops).chain(ends).collect()
+    let with = examples(&plain[2]).pop();
+    plain.into_iter().chain(drops).chain(with).collect()
 }
 
 /// The source, compiled for a linear.

@@ -10,7 +10,7 @@ use crate::{
         Element, Launch, LibraryProduct, Matrix, Module, Plan, Product, Shape, Site, Slabs, Source, TILES,
         Target, Tile, int, long, walk,
     },
-    elementwise::epilogue::{self, LARGEST_EXAMPLE},
+    elementwise::epilogue::examples,
     movement, row_major,
     strides::repeated,
 };
@@ -41,7 +41,7 @@ fn modules(module: Module) -> Vec<Module> {
         of(Element::F32, 0, [true, false]),
         of(Element::F32, 0, [false, true]),
     ];
-    modules.push(epilogue::examples(&modules[1], Element::Bf16).swap_remove(LARGEST_EXAMPLE));
+    modules.extend(examples(&modules[1]).pop());
     modules
 }
 
