@@ -21,6 +21,7 @@ const NAMES: &[&str] = &["lora_down", "lora_down_grad", "lora_forward", "lora_in
 fn modules(of: Module) -> Vec<Module> {
     let drops = linears(of.clone().define("GRAFT_DROPOUT", true)).into_iter().take(1);
     let plain = linears(of.define("GRAFT_DROPOUT", false));
+    // With the large tile.
     let with = examples(&plain[2]).pop();
     plain.into_iter().chain(drops).chain(with).collect()
 }

@@ -250,7 +250,7 @@ pub(crate) fn of_library(product: LibraryProduct, tile: Tile) -> Option<Launch> 
     arguments.extend(sizes.map(int));
     arguments.extend([Float(alpha), Null.into(), long(0), long(0), Float(0.0)]);
     arguments.extend(walk(&[], [&[], &[]])?);
-    let launch = Product { sizes, tile, along_k, slabs: 1, element }.launch(
+    let launch = Product { sizes, tile, along_k, slabs: 1, element, to: None }.launch(
         "matmul",
         module,
         arguments,
