@@ -44,6 +44,9 @@ pub(super) struct Code {
 /// Names of indices, and the axes that each runs over.
 pub(super) type Indices = Vec<(&'static str, Range<usize>)>;
 
+/// Neighbouring axes that are joined: the number of the first one, and their elements.
+type Axis = (usize, usize);
+
 /// The threads of a block.
 const THREADS: usize = 256;
 
@@ -148,9 +151,8 @@ impl<'a> Chain<'a> {
         }
         Some(Code { parameters, coordinates, operands, ops, stores })
     }
-    /// The axes of the results, as few as will do, each with its first one's number in the chain and its size; and each
-    /// operand's strides along them. No axis is joined with the one before it where one of `starts` is its number.
-    fn axes(&self, starts: &[usize]) -> Option<(Vec<(usize, usize)>, Vec<Vec<usize>>)> {
+    /// The axes of the results, as few as will do, and each operand's strides along them. No axis is joined with the one before it where one of `starts` is its number.
+    fn axes(&self, starts: &[usize]) -> Option<(Vec<Axis>, Vec<Vec<usize>>)> {
         let rank = self.dims.len();
         let spread = |s: &Shape<'_>| -> Option<Vec<usize>> {
             let missing = rank.checked_sub(s.dims.len())?;
@@ -158,11 +160,10 @@ impl<'a> Chain<'a> {
             Some(std::iter::repeat_n(0, missing).chain(own).collect())
         };
         let spread: Vec<Vec<usize>> = self.inputs.iter().map(spread).collect::<Option<_>>()?;
-        let (mut dims, mut kept) = (Vec::<(usize, usize)>::new(), vec![Vec::new(); spread.len()]);
+        let (mut dims, mut kept) = (Vec::<Axis>::new(), vec![Vec::new(); spread.len()]);
         for axis in (0..rank).filter(|&axis| self.dims[axis] != 1) {
             let d = self.dims[axis];
-            let is_apart =
-                |&(first, _): &(usize, usize)| starts.iter().any(|s| (first + 1..=axis).contains(s));
+            let is_apart = |&(first, _): &Axis| starts.iter().any(|s| (first + 1..=axis).contains(s));
             let joins =
                 |(s, kept): (&Vec<usize>, &Vec<usize>)| kept.last().is_some_and(|&k| k == s[axis] * d);
             if !dims.last().is_none_or(is_apart) && spread.iter().zip(&kept).all(joins) {
@@ -181,7 +182,7 @@ impl<'a> Chain<'a> {
 }
 
 /// The same indices over axes that were joined.
-fn joined(dims: &[(usize, usize)], indices: &[(&'static str, Range<usize>)]) -> Indices {
+fn joined(dims: &[Axis], indices: &[(&'static str, Range<usize>)]) -> Indices {
     let place = |axis: usize| dims.partition_point(|&(first, _)| first < axis);
     indices.iter().map(|(index, axes)| (*index, place(axes.start)..place(axes.end))).collect()
 }

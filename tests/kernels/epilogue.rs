@@ -166,6 +166,9 @@ const TAILS: &[Tail] = &[
     },
 ];
 
+/// The bytes of a job's results, or what is wrong with it.
+type Made = Result<Vec<Vec<u8>>, String>;
+
 /// A product and its tail.
 struct Case {
     product: Product,
@@ -248,10 +251,7 @@ impl Case {
         self.product.job(plan, &self.more(), &vec![(element, n); stored.len()])
     }
     /// The results of two jobs, one after the other, in the same order: `run` does a job.
-    fn apart(
-        &self,
-        run: &mut dyn FnMut(&Job) -> Result<Vec<Vec<u8>>, String>,
-    ) -> Result<Vec<Vec<u8>>, String> {
+    fn apart(&self, run: &mut dyn FnMut(&Job) -> Made) -> Made {
         let mut made = run(&self.product.job(self.product.plan.clone(), &[], &[]))?;
         let (dtype, element) = (self.product.results[0].0, self.product.results[0].0.bits() / 8);
         let (mut chain, strides) = (Chain::new(&self.dims), row_major(&self.dims));
