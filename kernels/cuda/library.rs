@@ -54,10 +54,17 @@ pub struct LibraryProduct {
 }
 
 impl LibraryProduct {
-    /// Itself if its rows begin at multiples of 16 bytes, as far from one another as buffers allow it: what the library's
-    /// tensor cores read; others are left to kernels.
+    /// Itself if rows do not overlap (the library refuses them), and begin at multiples of 16 bytes as far as that is up to
+    /// strides (its tensor cores read no others); what is otherwise is left to kernels.
     pub(crate) fn aligned(self) -> Option<LibraryProduct> {
-        let is_aligned = |matrix: &Matrix| (matrix.stride * self.element.bytes()).is_multiple_of(16);
-        [self.left, self.right, self.result].iter().all(is_aligned).then_some(self)
+        let [m, n, k] = self.sizes;
+        let is_aligned = |(matrix, rows, cols): (&Matrix, usize, usize)| {
+            let length = if matrix.is_turned { rows } else { cols };
+            matrix.stride >= length && (matrix.stride * self.element.bytes()).is_multiple_of(16)
+        };
+        [(&self.left, m, k), (&self.right, k, n), (&self.result, m, n)]
+            .into_iter()
+            .all(is_aligned)
+            .then_some(self)
     }
 }

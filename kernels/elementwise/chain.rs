@@ -131,6 +131,7 @@ impl<'a> Chain<'a> {
             let _ = writeln!(stores, "    q{i}[i] = element<{kind}>(y{op});");
         }
         for (k, (text, dtype)) in self.ops.iter().enumerate() {
+            let text = if has_quick_form(text, *dtype) { format!("quick::{text}") } else { text.clone() };
             let _ = writeln!(ops, "    const auto y{k} = value(element<{}>({text}));", kind(*dtype)?);
         }
         let mut coordinates = String::new();
@@ -187,6 +188,15 @@ fn joined(dims: &[Axis], indices: &[(&'static str, Range<usize>)]) -> Indices {
     indices.iter().map(|(index, axes)| (*index, place(axes.start)..place(axes.end))).collect()
 }
 
+/// The functions of `quick.cuh`.
+const QUICK: &[&str] = &["gelu", "gelu_grad", "gelu_tanh", "gelu_tanh_grad", "sigmoid", "silu", "tanh"];
+
+/// Whether an op is a function whose result of this type does not show how it is computed.
+fn has_quick_form(text: &str, result: DType) -> bool {
+    let function = text.split('(').next().unwrap_or_default();
+    matches!(result, DType::Bfloat16 | DType::Float16) && QUICK.contains(&function)
+}
+
 /// The lines that make coordinates along `axes` of an index over them.
 fn along(index: &str, axes: Range<usize>) -> String {
     let (mut lines, first) = (String::new(), axes.start);
@@ -195,8 +205,11 @@ fn along(index: &str, axes: Range<usize>) -> String {
     }
     let _ = writeln!(lines, "    i64 rest{first} = {index};");
     for axis in axes.skip(1).rev() {
-        let _ =
-            write!(lines, "    const i64 c{axis} = rest{first} % d{axis};\n    rest{first} /= d{axis};\n");
+        let _ = writeln!(lines, "    const i64 r{axis} = divide(rest{first}, d{axis});");
+        let _ = write!(
+            lines,
+            "    const i64 c{axis} = rest{first} - r{axis} * d{axis};\n    rest{first} = r{axis};\n"
+        );
     }
     let _ = writeln!(lines, "    const i64 c{first} = rest{first};");
     lines

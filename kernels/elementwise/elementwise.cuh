@@ -1,7 +1,7 @@
 //! What generated element-wise kernels are made of, besides the language's operators: loads and stores by type, and the
 //! conversions and choices that C++ leaves open.
 #pragma once
-#include "cuda/math.cuh"
+#include "cuda/quick.cuh"
 
 namespace graft {
 

@@ -81,7 +81,12 @@ const FAULTS: &[Fault] = &[
         says: "not",
         in_step: true,
     },
-    Fault { what: "copies of whole chunks only", edit: read_all, says: "not", in_step: true },
+    Fault {
+        what: "copies of whole chunks only",
+        edit: read_all,
+        says: "outside of every allocation",
+        in_step: true,
+    },
 ];
 
 /// `mma d, a, {b0, b1}, c` with b1 before b0.

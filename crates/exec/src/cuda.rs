@@ -279,7 +279,8 @@ impl Backend for Cuda {
         }
         if plan.loaded.is_cold || !plan.steps.iter().all(Step::is_launched) {
             plan.loaded.is_cold = false;
-            return plan.steps.iter().try_for_each(|step| self.step(plan, step, threads));
+            plan.steps.iter().try_for_each(|step| self.step(plan, step, threads))?;
+            return self.gpu.wait();
         }
         if plan.loaded.recording.as_ref().is_none_or(|(generation, _)| *generation != self.generation) {
             let (gpu, steps) = (&self.gpu, &plan.steps);
@@ -291,7 +292,11 @@ impl Backend for Cuda {
             })?;
             plan.loaded.recording = Some((self.generation, recorded));
         }
-        plan.loaded.recording.as_ref().map_or(Ok(()), |(_, recording)| self.gpu.replay(recording))
+        if let Some((_, recording)) = &plan.loaded.recording {
+            self.gpu.replay(recording)?;
+        }
+        // What goes wrong, and how long it takes, belongs to this run, also where nothing of it is read.
+        self.gpu.wait()
     }
     fn tune(&mut self, plan: &Plan) -> Result<(Measurements, Vec<String>)> {
         let missing = self.gpu.find_library().err();
