@@ -266,6 +266,8 @@ impl Gpu {
     /// # Errors
     /// What the driver reports, though what goes wrong within the kernel shows later.
     pub fn launch(&self, launch: &Launch, address: &dyn Fn(Buffer) -> u64) -> Result<()> {
+        // A thread that has done nothing on the device yet knows no context, in which a kernel's attributes are.
+        self.stream.context().bind_to_thread().map_err(|e| unlaunched(launch, e))?;
         if let (Some(library), Some(product)) = (&self.library, &launch.library) {
             let memories = [product.left, product.right, product.result].map(|matrix| matrix.memory);
             return library.multiply(product, memories.map(address));
