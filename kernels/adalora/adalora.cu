@@ -23,8 +23,11 @@ struct ScaledGrad : MiddleGrad<Diagonal> {
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(RankTile::THREADS, RankTile::BLOCKS)
-scaled_down(const Element* x, const Element* a, const float* e, Element* h, Element* q, int tokens, int n_in, int rank) {
-  middle_down({x, tokens, n_in}, {a, n_in, rank}, {h, tokens, rank}, {q, tokens, rank}, Diagonal{e});
+scaled_down(const Element* x, GRAFT_EACH(const Element*, a), GRAFT_EACH(const float*, e), GRAFT_EACH(Element*, h),
+            GRAFT_EACH(Element*, q), int tokens, int n_in, int rank) {
+  const Each<const float*> scales = GRAFT_OF_EACH(e);
+  middle_down({x, tokens, n_in}, {GRAFT_OF_EACH(a), n_in, rank}, {GRAFT_OF_EACH(h), tokens, rank},
+              {GRAFT_OF_EACH(q), tokens, rank}, [&](int call) { return Diagonal{scales[call]}; });
 }
 
 /// dh, and a slab's parts of qᵀ·dy and of dc, whose diagonal is Σ dq∘h.

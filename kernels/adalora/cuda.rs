@@ -2,7 +2,7 @@
 use crate::{
     cuda::{
         Buffer::{self, Operand, Result},
-        LARGEST_RANK, Linear, Plan, Site, Sizes, Slabs, Source, arguments, ranks, small,
+        LARGEST_RANK, Linear, Plan, Site, Sizes, Slabs, Source, arguments, small, stacks,
     },
     lora::Middle,
 };
@@ -12,14 +12,14 @@ pub(crate) const SOURCES: &[Source] = &[Source {
     text: include_str!("adalora.cu"),
     kernels: &["scaled_down", "scaled_grad", "scaled_rank_grad"],
     products: &["scaled_down", "scaled_rank_grad"],
-    modules: ranks,
+    modules: stacks,
 }];
 
 const PATH: &str = "adalora/adalora.cu";
 
 /// The kernels that scale ranks by the floats at `e`.
 pub(crate) fn scaled(e: &[Buffer; 1]) -> Middle<'_> {
-    Middle { path: PATH, down: "scaled_down", rank_grad: "scaled_rank_grad", of: e }
+    Middle { path: PATH, down: "scaled_down", rank_grad: "scaled_rank_grad", of: e, own: &[1, 5, 9, 13] }
 }
 
 /// Pushes what makes de of the parts of dc.

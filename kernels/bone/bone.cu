@@ -1,22 +1,12 @@
 //! A linear layer with a Bone adapter: `s = fold(x)`, `y = s·d + x·w`, and of its gradient `ds = dy·dᵀ`, `dd = sᵀ·dy`; what
-//! remains is `dx = dy·wᵀ + repeat(ds)` (`gemm/linear.cu`). fold sums the columns of x that agree modulo the rank, repeat is
-//! its transpose.
+//! remains is `dx = dy·wᵀ + repeat(ds)` (`gemm/linear.cu`). fold (`fold.cu`) sums the columns of x that agree modulo the
+//! rank, repeat is its transpose.
 //!
 //! x (tokens, in), w (in, out), d (rank, out); the inputs need not be a multiple of the rank.
 #include "cuda/instance.cuh"
 #include "gemm/rank_grad.cuh"
 
 using namespace graft;
-
-/// s = fold(x), one element for each thread; a warp reads neighbouring columns.
-extern "C" __global__ void __launch_bounds__(256) bone_fold(const Element* x, Element* s, int tokens, int n_in, int rank) {
-  const i64 i = static_cast<i64>(blockIdx.x) * 256 + threadIdx.x;
-  if (i >= static_cast<i64>(tokens) * rank) return;
-  const Element* row = x + i / rank * n_in;
-  float sum = 0.f;
-  for (int col = static_cast<int>(i % rank); col < n_in; col += rank) sum += to_float(row[col]);
-  s[i] = from_float<Element>(sum);
-}
 
 /// y = s·d + x·w.
 extern "C" __global__ void __launch_bounds__(MainTile::THREADS, MainTile::BLOCKS)

@@ -2,21 +2,35 @@
 use crate::{
     cuda::{
         Buffer::{self, Null, Operand, Result},
-        Launch, Linear, Plan, RankGrad, Site, Sizes, Slabs, Source, Traffic, arguments, linears, small,
+        Element, Launch, Linear, MOST_CALLS, Module, Plan, RankGrad, Site, Sizes, Slabs, Source, Stack,
+        Traffic, arguments, each, linears, small,
     },
     gemm::cuda::{self as plain, NOTHING},
     lora::cuda::down_grad,
 };
 
-pub(crate) const SOURCES: &[Source] = &[Source {
-    path: PATH,
-    text: include_str!("bone.cu"),
-    kernels: &["bone_fold", "bone_forward", "bone_rank_grad"],
-    products: &["bone_forward", "bone_rank_grad"],
-    modules: linears,
-}];
+pub(crate) const SOURCES: &[Source] = &[
+    Source {
+        path: PATH,
+        text: include_str!("bone.cu"),
+        kernels: &["bone_forward", "bone_rank_grad"],
+        products: &["bone_forward", "bone_rank_grad"],
+        modules: linears,
+    },
+    Source {
+        path: FOLD,
+        text: include_str!("fold.cu"),
+        kernels: &["bone_fold"],
+        products: &[],
+        modules: |module| {
+            let of = |element| module.clone().element(element);
+            vec![of(Element::Bf16), of(Element::F16), of(Element::F32).calls(MOST_CALLS)]
+        },
+    },
+];
 
 const PATH: &str = "bone/bone.cu";
+const FOLD: &str = "bone/fold.cu";
 
 /// The launches of a `graft.Bone` of a graph.
 pub(super) fn forward(site: &Site<'_>) -> Option<Plan> {
@@ -83,9 +97,18 @@ pub fn bone_grad(linear: &Linear, wanted: [bool; 2]) -> Plan {
 pub(crate) fn fold(linear: &Linear, (from, width): (Buffer, usize), (to, n): (Buffer, usize)) -> Launch {
     let tokens = linear.sizes.tokens;
     let bytes = tokens * (width + n) * linear.element.bytes();
-    let operands = arguments(&[from, to], &[tokens, width, n], &[]);
-    let launch = small("bone_fold", linear.module(PATH), [(tokens * n).div_ceil(256), 256], operands, bytes);
-    Launch { traffic: Traffic { flops: (tokens * width) as u64, ..launch.traffic }, ..launch }
+    let operands = arguments(&[&[from][..], &each(to)].concat(), &[tokens, width, n], &[]);
+    let module = Module::file(FOLD).element(linear.element);
+    let launch = small("bone_fold", module, [(tokens * n).div_ceil(256), 256], operands, bytes);
+    let traffic = Traffic { flops: (tokens * width) as u64, ..launch.traffic };
+    let read = (tokens * width * linear.element.bytes()) as u64;
+    let common = Traffic { ideal: read, issued: read, ..traffic };
+    Launch { traffic, ..launch }.stacks(Stack {
+        own: &[1],
+        shared: [0; MOST_CALLS],
+        common,
+        most: MOST_CALLS,
+    })
 }
 
 /// A linear whose adapter's result, of few columns, is repeated.

@@ -25,8 +25,9 @@ impl Launch {
         grid: [usize; 3],
         arguments: Vec<Argument>,
     ) -> Launch {
-        let (traffic, library, tiled) = (Traffic::default(), None, None);
-        Launch { kernel, module, grid, block: THREADS, shared: EXCHANGED, arguments, library, traffic, tiled }
+        let (block, shared, traffic) = (THREADS, EXCHANGED, Traffic::default());
+        let (library, tiled, stack) = (None, None, None);
+        Launch { kernel, module, grid, block, shared, arguments, library, traffic, tiled, stack }
     }
     /// Of enough threads for `n` elements, `per_thread` each.
     pub(crate) fn elements(

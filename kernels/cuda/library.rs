@@ -54,6 +54,10 @@ pub struct LibraryProduct {
 }
 
 impl LibraryProduct {
+    /// Both factors and the result.
+    pub(crate) fn matrices(&mut self) -> [&mut Matrix; 3] {
+        [&mut self.left, &mut self.right, &mut self.result]
+    }
     /// Itself if rows do not overlap (the library refuses them), and begin at multiples of 16 bytes as far as that is up to
     /// strides (its tensor cores read no others); what is otherwise is left to kernels.
     pub(crate) fn aligned(self) -> Option<LibraryProduct> {

@@ -1,7 +1,7 @@
 //! What the plans of adapted linears share: sizes, and launches of the extended product and of the pass over dy.
 use super::{
     Argument::{self, Int},
-    Buffer, Dropout, Element, Launch, Module, Site, Slabs, Tile, Tiled, Traffic,
+    Buffer, Dropout, Element, Launch, MOST_CALLS, Module, Site, Slabs, Stack, Tile, Tiled, Traffic,
 };
 
 /// The sizes of an adapted linear.
@@ -101,7 +101,8 @@ fn stages(element: Element) -> usize {
 
 /// The tile of a product with few columns: `NarrowTile` in `instance.cuh`.
 pub(crate) fn narrow_tile(cols: usize, element: Element) -> Tile {
-    Tile { m: 64, n: cols, k: 64, warps: [4, 1], stages: stages(element) }
+    let stages = if cols > 96 { 2 } else { stages(element) };
+    Tile { m: 64, n: cols, k: 64, warps: [4, 1], stages }
 }
 
 /// A product of (rows, cols, depth) by blocks of `tile`.
@@ -124,6 +125,24 @@ impl Product {
     /// By a kernel that takes an epilogue and stores its elements there.
     pub(crate) fn storing(self, to: Buffer) -> Product {
         Product { to: Some(to), ..self }
+    }
+    /// How one launch makes the product of the same left operand with the right ones of several calls, each of which has the
+    /// columns of a narrow tile: `own` says where their arguments are.
+    pub(crate) fn stack(&self, own: &'static [usize]) -> Stack {
+        let ([m, _, k], tile, bytes) = (self.sizes, self.tile, self.element.bytes());
+        let read = (m * k * bytes) as u64;
+        let of_one = Tile { stages: 1, ..tile }.shared(self.element, self.along_k);
+        let of_each = tile.k * (tile.n * bytes + 16);
+        let stage = |calls: usize| of_one + (calls - 1) * of_each;
+        let shared = |calls: usize| narrow_tile(calls * tile.n, self.element).stages * stage(calls);
+        // Sums of more columns would not fit into registers, or panels of more into the shared memory of every device.
+        let columns = if self.element == Element::F32 { 96 } else { 192 };
+        Stack {
+            own,
+            shared: [1, 2, 3, 4].map(shared),
+            common: Traffic { flops: 0, ideal: read, issued: read },
+            most: (columns / tile.n).min(MOST_CALLS),
+        }
     }
     /// Its launch; elements of the result have so many bytes.
     pub(crate) fn launch(
@@ -150,6 +169,7 @@ impl Product {
                 issued: ((m * k * across + k * n * down) * bytes) as u64 + stored,
             },
             tiled: self.to.map(|to| Tiled { to, rows: m * self.slabs, cols: n, element: self.element }),
+            stack: None,
         }
     }
 }
@@ -179,6 +199,7 @@ pub(crate) fn small(
         library: None,
         traffic: Traffic { flops: bytes / 4, ideal: bytes, issued: bytes },
         tiled: None,
+        stack: None,
     }
 }
 
@@ -222,6 +243,7 @@ impl RankGrad<'_> {
                 issued: read_once + (tiles * up * bytes) as u64 + parts + added,
             },
             tiled: None,
+            stack: None,
         }
     }
 }

@@ -14,6 +14,7 @@ mod plan;
 mod site;
 mod source;
 mod split;
+mod stack;
 mod tile;
 
 pub use cache::Cache;
@@ -28,6 +29,8 @@ pub use module::{Epilogue, Module, Text};
 pub use plan::{Argument, Buffer, Dropout, Element, Launch, Plan, Tile, Tiled, Traffic};
 pub use site::{Shape, Site, Target};
 pub use source::{HEADERS, Source, sources};
-pub(crate) use source::{linear_modules, linears, ranks};
+pub(crate) use source::{linear_modules, linears, ranks, stacks};
 pub(crate) use split::Slabs;
+pub(crate) use stack::each;
+pub use stack::{Call, MOST_CALLS, Stack, together};
 pub use tile::{Class, Fastest, TILES, Table};

@@ -72,6 +72,10 @@ impl Module {
             _ => (path, text),
         })
     }
+    /// For launches that serve so many calls (`CALLS`); those that say nothing serve one.
+    pub fn calls(self, calls: usize) -> Module {
+        self.define("GRAFT_CALLS", calls)
+    }
     /// The compiler's options that define the macros.
     pub fn options(&self) -> Vec<String> {
         self.defines.iter().map(|(name, value)| format!("-D{name}={value}")).collect()

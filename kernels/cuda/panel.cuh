@@ -6,6 +6,8 @@ namespace graft {
 
 /// A row-major matrix in global memory; `stride` elements lie between the starts of neighbouring rows.
 template <class T> struct Matrix {
+  using Element = T;
+
   T* data;
   i64 stride;
   int rows, cols;
@@ -15,6 +17,14 @@ template <class T> struct Matrix {
   /// Whether every row can be copied 16 bytes at a time.
   __device__ __forceinline__ bool is_aligned() const {
     return (reinterpret_cast<u64>(data) | static_cast<u64>(stride) * sizeof(T)) % 16 == 0;
+  }
+  /// The matrix that has column `col`, which becomes the number of the column in it.
+  __device__ __forceinline__ Matrix of_column(int&) const { return *this; }
+  /// The one that lies behind so many of these sizes.
+  __device__ __forceinline__ Matrix after(int n) const {
+    Matrix next = *this;
+    next.data += stride * rows * n;
+    return next;
   }
 };
 
@@ -48,6 +58,11 @@ template <class T, int EXTENT, int DEPTH, Major MAJOR> struct Panel {
       data[row * STRIDE + col] = from_float<T>(MAJOR == Major::K ? f(row, col) : f(col, row));
     }
   }
+};
+
+/// The panels of an operand, of which `Of` is the type.
+template <class Of, class T, int EXTENT, int DEPTH, Major MAJOR> struct PanelOf {
+  using Type = Panel<T, EXTENT, DEPTH, MAJOR>;
 };
 
 /// Brings panels of a matrix into shared memory, one after the other along the sum, with all threads of the block. What is

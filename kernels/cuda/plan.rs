@@ -1,5 +1,5 @@
 //! Launch plans: what to launch, with which geometry and which arguments, and what it costs.
-use super::{Frame, LibraryProduct, Module};
+use super::{Frame, LibraryProduct, Module, Stack};
 use graft_ir::DType;
 
 /// The element type of activations and weights; sums and the gradients of weights are always `f32`.
@@ -161,6 +161,17 @@ pub struct Tiled {
     pub element: Element,
 }
 
+impl std::ops::Sub for Traffic {
+    type Output = Traffic;
+    fn sub(self, other: Traffic) -> Traffic {
+        Traffic {
+            flops: self.flops - other.flops,
+            ideal: self.ideal - other.ideal,
+            issued: self.issued - other.issued,
+        }
+    }
+}
+
 /// One launch.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Launch {
@@ -182,6 +193,8 @@ pub struct Launch {
     pub traffic: Traffic,
     /// What an epilogue may be put behind; none if the kernel takes none, or has one.
     pub tiled: Option<Tiled>,
+    /// How it serves several calls, if it can.
+    pub stack: Option<Stack>,
 }
 
 /// The launches of one call, in order.

@@ -14,6 +14,20 @@ template <int M, int N> struct Accumulators {
     each([](int, int, float& x) { x = 0.f; });
   }
 
+  /// The `WIDTH` columns from `first` on, which is known at compile time once loops are unrolled.
+  template <int WIDTH> __device__ __forceinline__ Accumulators<M, WIDTH / 8> columns(int first) const {
+    Accumulators<M, WIDTH / 8> part;
+#pragma unroll
+    for (int i = 0; i < M; i++) {
+#pragma unroll
+      for (int j = 0; j < WIDTH / 8; j++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) part.sum[i][j][e] = sum[i][first / 8 + j][e];
+      }
+    }
+    return part;
+  }
+
   /// Calls `f(row, col, element)` for this lane's elements.
   template <class F> __device__ __forceinline__ void each(F f) {
     pairs([&](int row, int col, float& x, float& next) {
@@ -63,7 +77,7 @@ template <class P> __device__ __forceinline__ void load_right(u32 (&r)[4], const
   if constexpr (P::ALONG == Major::K) {
     load_matrices(r, panel.at(j + lane / 16 * 8 + lane % 8, k + lane / 8 % 2 * 8));
   } else {
-    load_matrices_transposed(r, panel.at(j + lane / 16 * 8, k + lane % 16));
+    load_matrices_transposed(r, panel.at(j, k + lane % 16) + lane / 16 * 8);
   }
 }
 

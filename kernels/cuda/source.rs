@@ -88,6 +88,20 @@ pub(crate) fn ranks(module: Module) -> Vec<Module> {
     vec![of(Element::Bf16, 16), of(Element::Bf16, 64), of(Element::F16, 16), of(Element::F32, 64)]
 }
 
+/// The same for sources without large products, whose launches serve up to three calls, as many as read the same x in an
+/// attention: the widest stacks, and those of one call.
+pub(crate) fn stacks(module: Module) -> Vec<Module> {
+    let of = |element, rank| module.clone().element(element).rank(rank);
+    vec![
+        of(Element::Bf16, 16),
+        of(Element::Bf16, 16).calls(3),
+        of(Element::Bf16, 64).calls(3),
+        of(Element::F16, 16).calls(2),
+        of(Element::F32, 32).calls(3),
+        of(Element::F32, 64),
+    ]
+}
+
 /// What the sources include, with paths below `kernels`.
 pub const HEADERS: &[(&str, &str)] = &[
     ("cuda/device.cuh", include_str!("device.cuh")),
@@ -99,6 +113,7 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("cuda/product.cuh", include_str!("product.cuh")),
     ("cuda/quick.cuh", include_str!("quick.cuh")),
     ("cuda/random.cuh", include_str!("random.cuh")),
+    ("cuda/stack.cuh", include_str!("stack.cuh")),
     ("cuda/team.cuh", include_str!("team.cuh")),
     ("cuda/walk.cuh", include_str!("walk.cuh")),
     ("elementwise/elementwise.cuh", include_str!("../elementwise/elementwise.cuh")),

@@ -77,6 +77,7 @@ impl Slabs {
             library: None,
             traffic: Traffic { flops: (n * self.n) as u64, ideal: bytes, issued: bytes },
             tiled: None,
+            stack: None,
         }
     }
 }

@@ -28,15 +28,18 @@ template <int M_, int N_, int K_, int WARPS_M_, int WARPS_N_, int STAGES_> struc
   static __device__ __forceinline__ int warp_col() { return static_cast<int>(threadIdx.x) / 32 % WARPS_N * WARP_N; }
 };
 
-/// An operation that masks nothing and stores the plain sum. `T` is the element of a and b, `C` that of c.
-template <class T, class C, int SEGMENTS_, Major A, Major B> struct Operation {
+/// An operation that masks nothing and stores the plain sum. `T` is the element of a and b, `C` that of c; b and c may be
+/// several matrices side by side.
+template <class T, class C, int SEGMENTS_, Major A, Major B, class Right_ = Matrix<const T>, class Out = Matrix<C>>
+struct Operation {
   using Element = T;
-  using Result = C;
+  using Right = Right_;
   static constexpr int SEGMENTS = SEGMENTS_;
   static constexpr Major A_MAJOR = A, B_MAJOR = B;
 
-  Matrix<const T> a[SEGMENTS], b[SEGMENTS];
-  Matrix<C> c;
+  Matrix<const T> a[SEGMENTS];
+  Right b[SEGMENTS];
+  Out c;
 
   __device__ __forceinline__ KeepAll mask(int) const { return {}; }
   __device__ __forceinline__ float between(int, int, int, float sum) const { return sum; }
@@ -51,7 +54,7 @@ inline constexpr int ALL_STEPS = 1 << 30;
 template <class T, class Op> struct Ring {
   using E = typename Op::Element;
   using Left = Panel<E, T::M, T::K, Op::A_MAJOR>;
-  using Right = Panel<E, T::N, T::K, Op::B_MAJOR>;
+  using Right = typename PanelOf<typename Op::Right, E, T::N, T::K, Op::B_MAJOR>::Type;
   static constexpr int STAGE = Left::ELEMENTS + Right::ELEMENTS, BYTES = T::STAGES * STAGE * sizeof(E);
 
   E* memory;
@@ -113,8 +116,10 @@ template <class Mask> struct Shifted {
 };
 
 /// Stores two neighbours of c, at once where they may be; `finish(row, col, sum)` is what is stored.
-template <class C, class F>
-__device__ __forceinline__ void store_pair(const Matrix<C>& c, int row, int col, float x, float y, const F& finish) {
+template <class Out, class F>
+__device__ __forceinline__ void store_pair(const Out& all, int row, int col, float x, float y, const F& finish) {
+  using C = typename Out::Element;
+  const Matrix<C> c = all.of_column(col);
   if (row >= c.rows || col >= c.cols) return;
   const bool are_two = col + 1 < c.cols;
   const C first = from_float<C>(finish(row, col, x));
@@ -129,8 +134,8 @@ __device__ __forceinline__ void store_pair(const Matrix<C>& c, int row, int col,
 }
 
 /// Stores the block's tile of c, at (`m`, `n`).
-template <class T, class C, class F>
-__device__ __forceinline__ void store_tile(typename T::Sums& sums, const Matrix<C>& c, int m, int n, const F& finish) {
+template <class T, class Out, class F>
+__device__ __forceinline__ void store_tile(typename T::Sums& sums, const Out& c, int m, int n, const F& finish) {
   m += T::warp_row(), n += T::warp_col();
   sums.pairs([&](int i, int j, float x, float y) { store_pair(c, m + i, n + j, x, y, finish); });
 }
@@ -197,9 +202,7 @@ template <class T, class Op> __device__ __forceinline__ void extended_product(co
   const auto [m, n] = corner_of_block<T>();
   typename T::Sums sums;
   sum_tile<T>(sums, op, m, n, blockIdx.z, steps_per_slab);
-  Matrix<typename Op::Result> c = op.c;
-  c.data += blockIdx.z * c.rows * c.stride;
-  store_tile<T>(sums, c, m, n, [&](int row, int col, float sum) { return op.finish(row, col, sum); });
+  store_tile<T>(sums, op.c.after(blockIdx.z), m, n, [&](int row, int col, float sum) { return op.finish(row, col, sum); });
 }
 
 /// Elements that a thread reads for an epilogue before it computes and stores any: enough to have memory busy.

@@ -5,7 +5,7 @@ use crate::{
         Argument,
         Buffer::{self, Null, Operand, Result},
         Element, Launch, Linear, Module, Plan, RankGrad, Site, Sizes, Slabs, Source, Traffic, arguments,
-        narrow_tile, ranks, small,
+        each, narrow_tile, small, stacks,
     },
     lora::cuda::{down_grad, input_grad, up},
 };
@@ -16,8 +16,8 @@ pub(crate) const SOURCES: &[Source] = &[Source {
     kernels: &["hydra_down", "hydra_join", "hydra_rank_grad"],
     products: &["hydra_down", "hydra_rank_grad"],
     modules: |module| {
-        let widths = [16, 128, 16, 128];
-        ranks(module).into_iter().zip(widths).map(|(m, width)| m.define(WIDTH, width)).collect()
+        let widths = [16, 64, 64, 16, 32, 128];
+        stacks(module).into_iter().zip(widths).map(|(m, width)| m.define(WIDTH, width)).collect()
     },
 }];
 
@@ -71,8 +71,11 @@ impl Heads {
         let Sizes { tokens, n_in, rank: cols, .. } = self.linear.sizes;
         let (element, sizes) = (self.linear.element, [tokens, n_in, self.rank, self.heads, self.width()]);
         let product = self.joint().projection().with_tile(narrow_tile(self.padded_width(), element));
-        let operands = arguments(&[x, joint, h, p, z], &sizes, &[]);
+        let buffers: Vec<Buffer> =
+            [x].into_iter().chain([joint, h, p, z].into_iter().flat_map(each)).collect();
+        let operands = arguments(&buffers, &sizes, &[]);
         let launch = product.launch("hydra_down", self.module(), operands, element.bytes());
+        let launch = launch.stacks(product.stack(&[1, 5, 9, 13]));
         let stored = (tokens * cols * element.bytes()) as u64;
         Launch { traffic: launch.traffic + Traffic { flops: 0, ideal: stored, issued: stored }, ..launch }
     }

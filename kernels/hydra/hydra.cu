@@ -12,7 +12,7 @@ using namespace graft;
 
 namespace {
 
-/// The tile of the joint projection: every block has whole rows.
+/// The tile of the joint projection: every block has whole rows, of each of the calls that read the same x.
 using JointTile = NarrowTile<GRAFT_WIDTH>;
 
 __device__ __forceinline__ void softmax(float* row, int n) {
@@ -21,6 +21,35 @@ __device__ __forceinline__ void softmax(float* row, int n) {
   for (int i = 0; i < n; i++) total += row[i] = graft::exp(row[i] - largest);
   for (int i = 0; i < n; i++) row[i] /= total;
 }
+
+/// What becomes of the joint projection of a block's tokens.
+struct Projected {
+  int tokens, rank, heads;
+
+  template <class Sums> __device__ __forceinline__ void store(Sums& sums, Element* h, float* p, Element* z) const {
+    constexpr int STRIDE = GRAFT_WIDTH + 1;
+    const int token = blockIdx.y * JointTile::M, rows = tokens - token < JointTile::M ? tokens - token : JointTile::M;
+    float* const row = reinterpret_cast<float*>(shared_memory());
+    sums.each([&](int i, int c, float& sum) {
+      row[(JointTile::warp_row() + i) * STRIDE + c] = c < rank ? to_float(from_float<Element>(sum)) : sum;
+    });
+    sync_block();
+    if (static_cast<int>(threadIdx.x) < rows) softmax(row + threadIdx.x * STRIDE + rank, heads);
+    sync_block();
+    for (int e = threadIdx.x; e < rows * rank; e += JointTile::THREADS) {
+      h[static_cast<i64>(token) * rank + e] = from_float<Element>(row[e / rank * STRIDE + e % rank]);
+    }
+    for (int e = threadIdx.x; e < rows * heads; e += JointTile::THREADS) {
+      p[static_cast<i64>(token) * heads + e] = row[e / heads * STRIDE + rank + e % heads];
+    }
+    const int cols = heads * rank;
+    for (int e = threadIdx.x; e < rows * cols; e += JointTile::THREADS) {
+      const float* const of = row + e / cols * STRIDE;
+      const int c = e % cols;
+      z[static_cast<i64>(token) * cols + e] = from_float<Element>(of[rank + c / rank] * of[c % rank]);
+    }
+  }
+};
 
 /// The pass over dy with z as the saved operand, made again of h and p, and the gradients in rank space.
 struct HeadsGrad : RankGradOperands<Element, PADDED_RANK> {
@@ -87,34 +116,22 @@ hydra_join(const Element* a, const Element* router, Element* joint, int n_in, in
   joint[i] = col < rank ? a[row * rank + col] : col < rank + heads ? router[row * heads + col - rank] : Element{};
 }
 
-/// h, p and z, in one pass over x.
+/// h, p and z of each call, in one pass over x.
 extern "C" __global__ void __launch_bounds__(JointTile::THREADS, JointTile::BLOCKS)
-hydra_down(const Element* x, const Element* joint, Element* h, float* p, Element* z, int tokens, int n_in, int rank, int heads,
-           int width) {
-  constexpr int STRIDE = GRAFT_WIDTH + 1;
-  const int token = blockIdx.y * JointTile::M, rows = tokens - token < JointTile::M ? tokens - token : JointTile::M;
-  using Joint = Operation<Element, Element, 1, Major::K, Major::MN>;
+hydra_down(const Element* x, GRAFT_EACH(const Element*, joint), GRAFT_EACH(Element*, h), GRAFT_EACH(float*, p),
+           GRAFT_EACH(Element*, z), int tokens, int n_in, int rank, int heads, int width) {
+  using Right = Stack<const Element, GRAFT_WIDTH>;
+  using Joint = Operation<Element, Element, 1, Major::K, Major::MN, Right>;
+  const Right both = {GRAFT_OF_EACH(joint), n_in, width};
+  const Each<Element*> all_h = GRAFT_OF_EACH(h), all_z = GRAFT_OF_EACH(z);
+  const Each<float*> all_p = GRAFT_OF_EACH(p);
   typename JointTile::Sums sums;
-  sum_tile<JointTile>(sums, Joint{{{x, tokens, n_in}}, {{joint, n_in, width}}, {h, tokens, rank}}, token, 0);
-  sync_block();  // No thread reads the product's panels any more.
-  float* const row = reinterpret_cast<float*>(shared_memory());
-  sums.each([&](int i, int c, float& sum) {
-    row[(JointTile::warp_row() + i) * STRIDE + c] = c < rank ? to_float(from_float<Element>(sum)) : sum;
-  });
-  sync_block();
-  if (static_cast<int>(threadIdx.x) < rows) softmax(row + threadIdx.x * STRIDE + rank, heads);
-  sync_block();
-  for (int e = threadIdx.x; e < rows * rank; e += JointTile::THREADS) {
-    h[static_cast<i64>(token) * rank + e] = from_float<Element>(row[e / rank * STRIDE + e % rank]);
-  }
-  for (int e = threadIdx.x; e < rows * heads; e += JointTile::THREADS) {
-    p[static_cast<i64>(token) * heads + e] = row[e / heads * STRIDE + rank + e % heads];
-  }
-  const int cols = heads * rank;
-  for (int e = threadIdx.x; e < rows * cols; e += JointTile::THREADS) {
-    const float* const of = row + e / cols * STRIDE;
-    const int c = e % cols;
-    z[static_cast<i64>(token) * cols + e] = from_float<Element>(of[rank + c / rank] * of[c % rank]);
+  sum_tile<JointTile>(sums, Joint{{{x, tokens, n_in}}, {both}, {nullptr, tokens, rank}}, blockIdx.y * JointTile::M, 0);
+#pragma unroll
+  for (int call = 0; call < CALLS; call++) {
+    auto own = sums.template columns<GRAFT_WIDTH>(call * GRAFT_WIDTH);
+    sync_block();  // No thread reads the product's panels, or the rows of the call before, any more.
+    Projected{tokens, rank, heads}.store(own, all_h[call], all_p[call], all_z[call]);
   }
 }
 

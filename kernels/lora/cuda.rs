@@ -5,30 +5,55 @@ use crate::{
         Argument::{self, Int},
         Buffer::{self, Operand, Result},
         Dropout, Launch, Linear, Module, Plan, Product, RankGrad, Site, Sizes, Slabs, Source, arguments,
-        linears,
+        each, linears, stacks,
     },
     elementwise::epilogue::examples,
 };
 
 pub(crate) const SOURCES: &[Source] = &[
     beside::SOURCE,
-    Source { path: PATH, text: include_str!("lora.cu"), kernels: NAMES, products: NAMES, modules },
+    Source {
+        path: PATH,
+        text: include_str!("lora.cu"),
+        kernels: NAMES,
+        products: NAMES,
+        modules: |of| {
+            let modules = modules(of, linears);
+            // With the large tile.
+            let with = examples(&modules[2]).pop();
+            modules.into_iter().chain(with).collect()
+        },
+    },
+    Source {
+        path: DOWN,
+        text: include_str!("down.cu"),
+        kernels: DOWN_NAMES,
+        products: DOWN_NAMES,
+        modules: |of| modules(of, stacks),
+    },
 ];
 
 const PATH: &str = "lora/lora.cu";
-const NAMES: &[&str] = &["lora_down", "lora_down_grad", "lora_forward", "lora_input_grad", "lora_rank_grad"];
+const NAMES: &[&str] = &["lora_forward", "lora_input_grad", "lora_rank_grad"];
+const DOWN: &str = "lora/down.cu";
+/// Whether anything is dropped.
+const DROPOUT: &str = "GRAFT_DROPOUT";
+const DOWN_NAMES: &[&str] = &["lora_down", "lora_down_grad"];
 
-fn modules(of: Module) -> Vec<Module> {
-    let drops = linears(of.clone().define("GRAFT_DROPOUT", true)).into_iter().take(1);
-    let plain = linears(of.define("GRAFT_DROPOUT", false));
-    // With the large tile.
-    let with = examples(&plain[2]).pop();
-    plain.into_iter().chain(drops).chain(with).collect()
+/// Those that `of` makes without dropout, and the first one with it.
+fn modules(module: Module, of: fn(Module) -> Vec<Module>) -> Vec<Module> {
+    let drops = of(module.clone().define(DROPOUT, true)).into_iter().take(1);
+    of(module.define(DROPOUT, false)).into_iter().chain(drops).collect()
 }
 
-/// The source, compiled for a linear.
+/// The source of the products with w, compiled for a linear.
 fn module(linear: &Linear) -> Module {
-    linear.module(PATH).define("GRAFT_DROPOUT", linear.dropout != Dropout::NONE)
+    linear.module(PATH).define(DROPOUT, linear.dropout != Dropout::NONE)
+}
+
+/// The source of what reads x for the adapter, compiled for a linear.
+fn down_module(linear: &Linear) -> Module {
+    linear.rank_module(DOWN).define(DROPOUT, linear.dropout != Dropout::NONE)
 }
 
 /// The launches of a `graft.Lora` of a graph.
@@ -90,8 +115,11 @@ pub(crate) fn grads(
 /// `h = D(x)·a`.
 pub(crate) fn down(linear: &Linear, [x, a, h]: [Buffer; 3]) -> Launch {
     let Sizes { tokens, n_in, rank, .. } = linear.sizes;
-    let operands = arguments(&[x, a, h], &[tokens, n_in, rank], &linear.dropout.arguments());
-    linear.projection().launch("lora_down", module(linear), operands, linear.element.bytes())
+    let buffers = [&[x][..], &each(a), &each(h)].concat();
+    let operands = arguments(&buffers, &[tokens, n_in, rank], &linear.dropout.arguments());
+    let product = linear.projection();
+    let launch = product.launch("lora_down", down_module(linear), operands, linear.element.bytes());
+    launch.stacks(product.stack(&[1, 5]))
 }
 
 /// `y = x·w + scale·(q·b)`.
@@ -135,8 +163,10 @@ pub(crate) fn down_grad(plan: &mut Plan, linear: &Linear, [x, dh]: [Buffer; 2]) 
     let parts = plan.reserve(4 * slabs.n * n_in * rank);
     let sizes = [n_in, rank, tokens];
     let product = Product { sizes, tile, along_k: [false, false], slabs: slabs.n, element, to: None };
-    let mut operands = arguments(&[x, dh, parts], &[tokens, n_in, rank], &dropout.arguments());
+    let buffers = [&[x][..], &each(dh), &each(parts)].concat();
+    let mut operands = arguments(&buffers, &[tokens, n_in, rank], &dropout.arguments());
     operands.push(Int(slabs.steps_per_slab as i32));
-    plan.launches.push(product.launch("lora_down_grad", module(linear), operands, 4));
+    let launch = product.launch("lora_down_grad", down_module(linear), operands, 4);
+    plan.launches.push(launch.stacks(product.stack(&[1, 5])));
     (parts, slabs)
 }

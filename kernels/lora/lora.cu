@@ -1,5 +1,5 @@
 //! A linear layer with a LoRA adapter: `h = D(x)·a`, `y = x·w + s·(h·b)`, where D is dropout, and its gradient: with
-//! `dh = s·(dy·bᵀ)`, `dx = dy·wᵀ + D(dh·aᵀ)`, `da = D(x)ᵀ·dh`, `db = s·(hᵀ·dy)`.
+//! `dh = s·(dy·bᵀ)`, `dx = dy·wᵀ + D(dh·aᵀ)`, `da = D(x)ᵀ·dh`, `db = s·(hᵀ·dy)`. h and da are made in `down.cu`.
 //!
 //! x (tokens, in), w (in, out), a (in, rank), b (rank, out); the scale s and the counters of dropout lie in device memory.
 //! The mask of dropout is drawn again wherever it is needed and never stored; `GRAFT_DROPOUT` says whether there is one.
@@ -12,22 +12,6 @@ using namespace graft;
 namespace {
 
 inline constexpr bool DROPS = GRAFT_DROPOUT;
-
-/// The mask of dropout on a left operand that is x, or xᵀ.
-template <bool TRANSPOSED> struct DropoutMask {
-  static constexpr bool IS_MASK = DROPS;
-  Dropout dropout;
-  __device__ __forceinline__ bool operator()(int i, int k) const {
-    return TRANSPOSED ? dropout.keeps(k, i) : dropout.keeps(i, k);
-  }
-};
-
-/// h = D(x)·a.
-struct Down : Operation<Element, Element, 1, Major::K, Major::MN> {
-  Dropout dropout;
-  __device__ __forceinline__ DropoutMask<false> mask(int) const { return {dropout}; }
-  __device__ __forceinline__ float finish(int, int, float sum) const { return sum * dropout.scale; }
-};
 
 /// y = s·(h·b) + x·w: the adapter's segment comes first and is scaled when it ends.
 struct Forward : Operation<Element, Element, 2, Major::K, Major::MN> {
@@ -44,21 +28,7 @@ struct InputGrad : Operation<Element, Element, 2, Major::K, Major::K> {
   }
 };
 
-/// A slab's part of da = D(x)ᵀ·dh.
-struct DownGrad : Operation<Element, float, 1, Major::MN, Major::MN> {
-  Dropout dropout;
-  __device__ __forceinline__ DropoutMask<true> mask(int) const { return {dropout}; }
-  __device__ __forceinline__ float finish(int, int, float sum) const { return sum * dropout.scale; }
-};
-
 }  // namespace
-
-extern "C" __global__ void __launch_bounds__(RankTile::THREADS, RankTile::BLOCKS)
-lora_down(const Element* x, const Element* a, Element* h, int tokens, int n_in, int rank, const i64* counters, u32 tensor,
-          u32 threshold, float keep_scale) {
-  const Dropout dropout(counters, tensor, n_in, threshold, keep_scale);
-  extended_product<RankTile>(Down{{{{x, tokens, n_in}}, {{a, n_in, rank}}, {h, tokens, rank}}, dropout}, ALL_STEPS);
-}
 
 extern "C" __global__ void __launch_bounds__(MainTile::THREADS, MainTile::BLOCKS)
 lora_forward(const Element* x, const Element* w, const Element* h, const Element* b, Element* y, int tokens, int n_in,
@@ -86,12 +56,4 @@ lora_rank_grad(const Element* dy, const Element* b, const Element* h, Element* d
   using Op = RankGradOperands<Element, PADDED_RANK>;
   rank_grad(Op{{dy, tokens, n_out}, {b, rank, n_out}, {h, tokens, rank}, {dh, tokens, rank}, slab_part(db_parts, rank, n_out), *scale},
             tiles_per_slab);
-}
-
-extern "C" __global__ void __launch_bounds__(RankTile::THREADS, RankTile::BLOCKS)
-lora_down_grad(const Element* x, const Element* dh, float* da_parts, int tokens, int n_in, int rank, const i64* counters,
-               u32 tensor, u32 threshold, float keep_scale, int steps_per_slab) {
-  const Dropout dropout(counters, tensor, n_in, threshold, keep_scale);
-  extended_product<RankTile>(DownGrad{{{{x, tokens, n_in}}, {{dh, tokens, rank}}, {da_parts, n_in, rank}}, dropout},
-                             steps_per_slab);
 }

@@ -18,24 +18,29 @@ template <int THREADS, class P, class C> __device__ __forceinline__ void fill_mi
   });
 }
 
-/// h, and from its rounded elements q.
-template <class C>
-__device__ __forceinline__ void middle_down(const Matrix<const Element>& x, const Matrix<const Element>& a,
-                                            const Matrix<Element>& h, const Matrix<Element>& q, const C& c) {
+/// h, and from its rounded elements q, of each call, of which c is `c_of(call)`.
+template <class F>
+__device__ __forceinline__ void middle_down(const Matrix<const Element>& x, const RankStack<const Element>& a,
+                                            const RankStack<Element>& h, const RankStack<Element>& q, const F& c_of) {
+  using Down = Operation<Element, Element, 1, Major::K, Major::MN, RankStack<const Element>, RankStack<Element>>;
   const Panel<Element, RankTile::M, PADDED_RANK, Major::K> left = {reinterpret_cast<Element*>(shared_memory())};
   const Panel<Element, PADDED_RANK, PADDED_RANK, Major::K> right = {left.data + left.ELEMENTS};
   const auto plain = [](int, int, float sum) { return sum; };
   const int m = blockIdx.y * RankTile::M;
   typename RankTile::Sums sums;
-  sum_tile<RankTile>(sums, Operation<Element, Element, 1, Major::K, Major::MN>{{x}, {a}, h}, m, 0);
+  sum_tile<RankTile>(sums, Down{{x}, {a}, h}, m, 0);
   store_tile<RankTile>(sums, h, m, 0, plain);
-  sync_block();  // No thread reads the product's panels any more.
-  put(left, RankTile::warp_row(), 0, sums);
-  fill_middle<RankTile::THREADS>(right, a.cols, c);
-  sync_block();
-  sums.clear();
-  multiply(sums, left, RankTile::warp_row(), right, 0, KeepAll{});
-  store_tile<RankTile>(sums, q, m, 0, plain);
+#pragma unroll
+  for (int call = 0; call < CALLS; call++) {
+    auto own = sums.template columns<PADDED_RANK>(call * PADDED_RANK);
+    sync_block();  // No thread reads the product's panels, or those of the call before, any more.
+    put(left, RankTile::warp_row(), 0, own);
+    fill_middle<RankTile::THREADS>(right, a.cols, c_of(call));
+    sync_block();
+    own.clear();
+    multiply(own, left, RankTile::warp_row(), right, 0, KeepAll{});
+    own.pairs([&](int i, int j, float x, float y) { store_pair(q[call], m + RankTile::warp_row() + i, j, x, y, plain); });
+  }
 }
 
 /// The pass over dy, and what follows in rank space; `dq` of the operands is where dh goes. A null `dc_part` is not wanted.

@@ -1,6 +1,6 @@
 //! Launch plans of methods with a square matrix in rank space: what `middle.cuh` is about.
 use super::cuda::{outer_grads, up};
-use crate::cuda::{Argument, Buffer, Launch, Linear, Plan, RankGrad, Sizes, Slabs, Traffic, arguments};
+use crate::cuda::{Argument, Buffer, Launch, Linear, Plan, RankGrad, Sizes, Slabs, Traffic, arguments, each};
 
 /// The kernels of a method, and what its matrix is made of.
 pub(crate) struct Middle<'a> {
@@ -8,6 +8,8 @@ pub(crate) struct Middle<'a> {
     pub(crate) down: &'static str,
     pub(crate) rank_grad: &'static str,
     pub(crate) of: &'a [Buffer],
+    /// Where among the arguments of `down` what each of several calls has of its own begins: a, the matrix, h and q.
+    pub(crate) own: &'static [usize],
 }
 
 impl Middle<'_> {
@@ -20,11 +22,12 @@ impl Middle<'_> {
         (y, h, q): (Option<Buffer>, Buffer, Buffer),
     ) {
         let Sizes { tokens, n_in, rank, .. } = linear.sizes;
-        let buffers = [&[x, a], self.of, &[h, q]].concat();
+        let of_each = [&[a], self.of, &[h, q]].concat();
+        let buffers: Vec<Buffer> = [x].into_iter().chain(of_each.into_iter().flat_map(each)).collect();
         let operands = arguments(&buffers, &[tokens, n_in, rank], &[]);
-        let module = linear.rank_module(self.path);
-        let launch = linear.projection().launch(self.down, module, operands, 2 * linear.element.bytes());
-        plan.launches.push(self.with_product(linear, launch, 1));
+        let (product, module) = (linear.projection(), linear.rank_module(self.path));
+        let launch = product.launch(self.down, module, operands, 2 * linear.element.bytes());
+        plan.launches.push(self.with_product(linear, launch, 1).stacks(product.stack(self.own)));
         plan.launches.extend(y.map(|y| up(linear, [x, w, q, b, y], scale)));
     }
 

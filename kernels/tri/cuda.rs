@@ -2,7 +2,7 @@
 use crate::{
     cuda::{
         Buffer::{self, Null, Operand, Result},
-        Linear, Plan, Site, Sizes, Source, arguments, ranks, small,
+        Linear, Plan, Site, Sizes, Source, arguments, small, stacks,
     },
     lora::Middle,
 };
@@ -12,13 +12,13 @@ pub(crate) const SOURCES: &[Source] = &[Source {
     text: include_str!("tri.cu"),
     kernels: &["tri_down", "tri_rank_grad", "tri_triangles"],
     products: &["tri_down", "tri_rank_grad"],
-    modules: ranks,
+    modules: stacks,
 }];
 
 const PATH: &str = "tri/tri.cu";
 
 fn middle(of: &[Buffer]) -> Middle<'_> {
-    Middle { path: PATH, down: "tri_down", rank_grad: "tri_rank_grad", of }
+    Middle { path: PATH, down: "tri_down", rank_grad: "tri_rank_grad", of, own: &[1, 5, 9, 13, 17] }
 }
 
 /// The launches of a `graft.Tri` of a graph; scale is a float, all other operands are of the linear's element.

@@ -18,9 +18,11 @@ struct Triangles {
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(RankTile::THREADS, RankTile::BLOCKS)
-tri_down(const Element* x, const Element* a, const Element* l, const Element* u, Element* h, Element* q, int tokens, int n_in,
-         int rank) {
-  middle_down({x, tokens, n_in}, {a, n_in, rank}, {h, tokens, rank}, {q, tokens, rank}, Triangles{l, u, rank});
+tri_down(const Element* x, GRAFT_EACH(const Element*, a), GRAFT_EACH(const Element*, l), GRAFT_EACH(const Element*, u),
+         GRAFT_EACH(Element*, h), GRAFT_EACH(Element*, q), int tokens, int n_in, int rank) {
+  const Each<const Element*> lower = GRAFT_OF_EACH(l), upper = GRAFT_OF_EACH(u);
+  middle_down({x, tokens, n_in}, {GRAFT_OF_EACH(a), n_in, rank}, {GRAFT_OF_EACH(h), tokens, rank},
+              {GRAFT_OF_EACH(q), tokens, rank}, [&](int call) { return Triangles{lower[call], upper[call], rank}; });
 }
 
 /// dh, and a slab's parts of qᵀ·dy and of dc.

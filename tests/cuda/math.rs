@@ -194,6 +194,7 @@ fn functions_are_the_cpus() {
             library: None,
             traffic: Traffic::default(),
             tiled: None,
+            stack: None,
         };
         let plan = Plan { launches: vec![launch], workspace: 0 };
         let job = Job { plan, operands: bytes.clone(), results: vec![4 * n], in_place: Vec::new() };

@@ -2,10 +2,10 @@
 use graft_ir::{DType, Node};
 use graft_kernels::{
     Chain, Source,
-    cuda::{Plan, Shape, Site, Target, Traffic},
+    cuda::{Call, Plan, Shape, Site, Target, Traffic, together},
     row_major,
 };
-use std::{fs, path::Path};
+use std::{fmt::Write, fs, path::Path};
 
 /// Tokens, inputs and outputs.
 const SIZES: [usize; 3] = [8192, 4096, 4096];
@@ -126,6 +126,24 @@ impl Method {
     }
 }
 
+/// The calls of a plan on the same operand `x`, and on others of their own: as one.
+fn in_one_step(plan: &Plan, n: usize, x: usize) -> Plan {
+    // More than a function has.
+    let many = 16;
+    let number = |call: usize, i: usize| if i == x { x } else { call * many + i };
+    let operands: Vec<Vec<usize>> = (0..n).map(|call| (0..many).map(|i| number(call, i)).collect()).collect();
+    let calls = operands.iter().enumerate();
+    let calls: Vec<Call<'_>> =
+        calls.map(|(call, operands)| Call { plan, operands, results: call * many }).collect();
+    together(&calls).expect("a launch serves them all")
+}
+
+/// The same in a step for each.
+fn in_own_steps(plan: &Plan, n: usize) -> Plan {
+    let launches = (0..n).flat_map(|_| plan.launches.clone()).collect();
+    Plan { launches, workspace: plan.workspace }
+}
+
 fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
@@ -216,8 +234,27 @@ fn an_epilogue_saves_what_lies_between() {
     assert_eq!(apart.flops, together.flops);
 }
 
+/// q, k and v of one x in one step read it once where they project it, and once for the gradients of these projections;
+/// what each does by itself it does as before.
+#[test]
+fn what_several_calls_project_is_read_once() {
+    let [tokens, n_in, _] = SIZES;
+    let method = methods().find(|m| m.function == "graft.Lora").expect("a method of the table");
+    for (x, plan) in method.plans().iter().enumerate() {
+        let [apart, together] = [in_own_steps(plan, 3), in_one_step(plan, 3, x)];
+        assert_eq!(apart.launches.len() - together.launches.len(), 2);
+        let [apart, together] = [apart.traffic(), together.traffic()];
+        let twice = (2 * tokens * n_in * 2) as u64;
+        assert_eq!([apart.ideal - together.ideal, apart.issued - together.issued], [twice; 2]);
+        assert_eq!(apart.flops, together.flops);
+    }
+}
+
 /// What parts the table's head from its lines.
 const RULE: &str = "|---|---|---|---|---|---|---|---|---|\n";
+
+/// Of these the table has q, k and v of one x.
+const THREE_TIMES: [&str; 2] = ["graft.Lora", "graft.Hydra"];
 
 /// The table's lines.
 fn table() -> String {
@@ -225,23 +262,31 @@ fn table() -> String {
     for method in methods() {
         let passes = ["forward", "backward"].into_iter().zip(method.plans()).zip(method.study);
         for ((pass, plan), study) in passes {
-            lines += &line((method.function, method.rank, pass), &plan, study);
+            line(&mut lines, (method.function, method.rank, pass), &plan, study);
+        }
+    }
+    for method in methods().filter(|m| THREE_TIMES.contains(&m.function)) {
+        for (x, (pass, plan)) in ["forward", "backward"].into_iter().zip(method.plans()).enumerate() {
+            for (how, plan) in [("apart", in_own_steps(&plan, 3)), ("together", in_one_step(&plan, 3, x))] {
+                let what = format!("3 × {}, {how}", method.function);
+                line(&mut lines, (&what, method.rank, pass), &plan, None);
+            }
         }
     }
     for (how, plan) in ["+Add+Gelu, apart", "+Add+Gelu"].into_iter().zip(activated()) {
-        lines += &line((&format!("graft.Lora{how}"), 16, "forward"), &plan, None);
+        line(&mut lines, (&format!("graft.Lora{how}"), 16, "forward"), &plan, None);
     }
     lines
 }
 
-/// One of them.
-fn line((function, rank, pass): (&str, usize, &str), plan: &Plan, study: Study) -> String {
-    let (Traffic { flops, ideal, issued }, launches) = (plan.traffic(), plan.launches.len());
-    let (gflop, ideal, issued) = (flops as f64 / 1e9, megabytes(ideal), megabytes(issued));
+/// One line of the table.
+fn line(lines: &mut String, (what, rank, pass): (&str, usize, &str), plan: &Plan, study: Study) {
+    let Traffic { flops, ideal, issued } = plan.traffic();
+    let (launches, gflop) = (plan.launches.len(), flops as f64 / 1e9);
+    let (ideal, issued) = (megabytes(ideal), megabytes(issued));
     let study = study.map_or("– | –".into(), |(unfused, fused)| format!("{unfused} | {fused}"));
-    format!(
-        "| {function} | {rank} | {pass} | {launches} | {gflop:.1} | {ideal:.0} | {issued:.0} | {study} |\n"
-    )
+    let costs = format!("{launches} | {gflop:.1} | {ideal:.0} | {issued:.0} | {study}");
+    writeln!(lines, "| {what} | {rank} | {pass} | {costs} |").expect("a string can be written to");
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn interpreted(kernel: &Kernel) -> usize {
 /// What runs kernels.
 pub(crate) struct Machines {
     toolchain: Toolchain,
-    emulator: Emulator,
+    pub(crate) emulator: Emulator,
     interpreter: Option<Interpreter>,
 }
 
@@ -125,7 +125,12 @@ pub(crate) enum Outcome {
 }
 
 /// Lays an operand out as it is, or with its floats narrowed to `element`; it has the same values then.
-fn lay_as(element: DType, array: &mut Array, strided: bool, draw: &mut Draw) -> Result<Laid, Error> {
+pub(crate) fn lay_as(
+    element: DType,
+    array: &mut Array,
+    strided: bool,
+    draw: &mut Draw,
+) -> Result<Laid, Error> {
     if array.dtype != DType::Float || element == DType::Float {
         return lay(array, strided, draw);
     }
@@ -153,7 +158,7 @@ impl How {
         How { element, target: Target::default(), schedule: None }
     }
     /// The element of operand or result `i`, of which these are of single precision.
-    fn element(&self, single: Operands, i: usize) -> DType {
+    pub(crate) fn element(&self, single: Operands, i: usize) -> DType {
         if single.contains(i) { DType::Float } else { self.element }
     }
 }
@@ -249,7 +254,7 @@ pub(crate) fn check(
 }
 
 /// What the device would launch.
-fn plan(
+pub(crate) fn plan(
     kernel: &Kernel,
     (node, opset, target): (&Node, i64, Target),
     operands: &[Option<Laid>],

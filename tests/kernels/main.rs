@@ -14,6 +14,7 @@ mod layout;
 mod library;
 mod outcome;
 mod rows;
+mod together;
 
 use case::Case;
 use draw::Draw;

@@ -2,11 +2,15 @@
 //! a process that finds the emulated driver, if `GRAFT_NVRTC` names the folder of a compiler.
 use crate::{LOSS_TOLERANCE, config, losses, model, pytorch_losses};
 use graft_exec::{Device, Format, Options, Session};
-use graft_ir::Tensor;
+use graft_ir::{Graph, Tensor, Type, random};
 use graft_kernels::cuda::TILES;
 use graft_onnx::Model;
+use graft_passes::inject::METHODS;
 use graft_train::{Config, Duration, Observer, Order, run};
-use std::path::Path;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 /// Relative, on each loss, where activations have 16 bits.
 const SHORT_TOLERANCE: f64 = 2e-2;
@@ -119,6 +123,85 @@ fn the_demo_model_trains_as_on_the_host() {
     run(&whale, &on_host, &mut Notes::default()).expect("it trains");
     let far = farthest(&trains(&whale, &config(Device::Cuda)), &losses(&on_host.out));
     assert!(far <= LOSS_TOLERANCE, "a loss differs by {far:e}");
+}
+
+/// q, k and v of one x and their gradients, on these names of x.
+fn three_layers([q, k, v]: [&str; 3]) -> Graph {
+    let lora = METHODS.iter().find(|m| m.name == "lora").expect("a method");
+    let xs: BTreeSet<&str> = [q, k, v].into();
+    let inputs: Vec<String> = xs.iter().map(|x| format!("float[70, 48] {x}")).collect();
+    let weights = |n: &str, out| format!("float[48, {out}] w{n}, float[48, 4] a{n}, float[4, {out}] b{n}");
+    // The gradients become ready one after the other, as they do behind an attention.
+    let text = format!(
+        "<ir_version: 10, opset_import: [\"\" : 18, \"graft\" : 1]>
+         g ({inputs}, {wq}, {wk}, {wv}, float s) => (yq, yk, yv, dx, daq, dbq, dak, dbk, dav, dbv) {{
+           yq, hq = graft.Lora ({q}, wq, aq, bq, s)
+           tq = Tanh (yq)
+           yk, hk = graft.Lora ({k}, wk, ak, bk, s)
+           tk = Tanh (yk)
+           yv, hv = graft.Lora ({v}, wv, av, bv, s)
+           dxq, daq, dbq = graft.LoraGrad (tq, {q}, wq, aq, bq, s, hq)
+           both = Add (tk, yv)
+           dk = Sin (both)
+           dxk, dak, dbk = graft.LoraGrad (dk, {k}, wk, ak, bk, s, hk)
+           qk = Add (dxq, dxk)
+           dv = Cos (yv)
+           dxv, dav, dbv = graft.LoraGrad (dv, {v}, wv, av, bv, s, hv)
+           dx = Add (qk, dxv)
+         }}
+         <domain: \"graft\", opset_import: [\"\" : 18]>{functions}",
+        inputs = inputs.join(", "),
+        wq = weights("q", 40),
+        wk = weights("k", 24),
+        wv = weights("v", 24),
+        functions = lora.functions,
+    );
+    graft_ir::parse(&text).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// What a graph of the three layers makes, on random values by the inputs' names, and how often each op ran.
+fn run_layers(graph: &Graph, format: Format) -> (Vec<Tensor>, BTreeMap<String, u64>) {
+    let value = |name: &str, dims: &[usize]| {
+        let tensor = if name.starts_with('x') { 0 } else { name.bytes().map(u64::from).sum() };
+        let stream = random::Stream::new(3, 1, tensor);
+        let n: usize = dims.iter().product();
+        let elements: Vec<f32> = (0..n as u64).map(|i| stream.uniform(i) - 0.5).collect();
+        Tensor::f32(dims, &elements)
+    };
+    let feeds: Vec<(&str, Tensor)> = graph
+        .inputs
+        .iter()
+        .map(|&v| {
+            let dims = graph[v].ty.as_ref().and_then(Type::sizes).expect("fixed sizes");
+            (graph.name(v), value(graph.name(v), &dims))
+        })
+        .collect();
+    let feeds: Vec<(&str, &Tensor)> = feeds.iter().map(|(name, tensor)| (*name, tensor)).collect();
+    let options = Options { device: Device::Cuda, format, profile: true, ..Options::default() };
+    let mut session = Session::new(graph, &[], &options).expect("a session");
+    let results = session.run(&feeds).expect("it runs").into_iter().map(|(_, tensor)| tensor).collect();
+    let ops = session.profile().expect("it was measured").by_op();
+    (results, ops.into_iter().map(|entry| (entry.op, entry.calls)).collect())
+}
+
+/// Layers that read the same x are one step each way, which makes the same bits as three steps on copies of x do.
+#[test]
+fn layers_that_read_the_same_are_one_step() {
+    if !finds_device("layers_that_read_the_same_are_one_step") {
+        return;
+    }
+    for format in [Format::F32, Format::Bf16] {
+        let (together, ops) = run_layers(&three_layers(["x"; 3]), format);
+        let calls = |ops: &BTreeMap<String, u64>, op: &str| ops.get(op).copied().unwrap_or(0);
+        for op in ["graft.Lora", "graft.LoraGrad"] {
+            assert_eq!((calls(&ops, &format!("3×{op}")), calls(&ops, op)), (1, 0), "{ops:?}");
+        }
+        let (apart, ops) = run_layers(&three_layers(["x", "x2", "x3"]), format);
+        for op in ["graft.Lora", "graft.LoraGrad"] {
+            assert_eq!((calls(&ops, &format!("3×{op}")), calls(&ops, op)), (0, 3), "{ops:?}");
+        }
+        assert!(together == apart, "other bits in {format}");
+    }
 }
 
 /// What a tuning finds is a line for each kind of product, and changes no result.

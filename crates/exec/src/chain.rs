@@ -202,7 +202,13 @@ fn launched(
     node: &Node,
 ) -> Step {
     Step {
-        work: Work::Launches(Launches { plan: Arc::new(plan), pairs, kernel: None, product }),
+        work: Work::Launches(Launches {
+            plan: Arc::new(plan),
+            pairs,
+            kernel: None,
+            product,
+            calls: Vec::new(),
+        }),
         ..Step::of(node)
     }
 }

@@ -303,7 +303,7 @@ impl Backend for Cuda {
         let what_to_do = |e: &Error| e.help.as_ref().map_or(String::new(), |help| format!("; {help}"));
         let notes = missing.map(|e| format!("cuBLASLt is not measured: {}{}", e.message, what_to_do(&e)));
         let (mut found, mut seen) = (Measurements::default(), HashSet::new());
-        for step in &plan.steps {
+        for step in plan.steps.iter().flat_map(Step::calls) {
             // Tiles are those of the product; its epilogue costs much the same with each.
             let step = match &step.work {
                 Work::Launches(Launches { product: Some(product), .. }) => product,

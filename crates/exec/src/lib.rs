@@ -11,6 +11,7 @@ mod constants;
 mod cuda;
 mod device;
 mod feed;
+mod group;
 mod host;
 mod lower;
 mod place;

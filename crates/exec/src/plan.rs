@@ -4,6 +4,7 @@ use crate::{
     chain::{chain, launch_copies},
     constants::{Constant, Constants},
     cuda::Loaded,
+    group::group,
     lower::{Lowering, Stop},
     place::{Place, Storage},
     settle::{Next, settle},
@@ -98,7 +99,7 @@ pub(crate) fn plan(
     }
     if let Some(target) = request.target {
         let read: Vec<&Place> = outputs.iter().chain(targets.iter().map(|t| &t.from)).collect();
-        steps = chain(steps, &read, target)?;
+        steps = group(chain(steps, &read, target)?, &mut buffers);
     }
     settle(&mut steps, &mut buffers, &targets, &returned);
     if let Some(target) = request.target {

@@ -31,10 +31,12 @@ pub(crate) struct Launches {
     pub(crate) plan: Arc<graft_kernels::cuda::Plan>,
     /// Pairs (operand, result): the result may overwrite the operand.
     pub(crate) pairs: Vec<(usize, usize)>,
-    /// The row of the table that the plan comes from; none for a chain of element-wise steps.
+    /// The row of the table that the plan comes from; none for several steps that became one.
     pub(crate) kernel: Option<&'static Kernel>,
     /// The product by itself whose epilogue element-wise steps became.
     pub(crate) product: Option<Arc<Step>>,
+    /// The steps that it does together, each as it would be by itself; none where it is one.
+    pub(crate) calls: Vec<Step>,
 }
 
 /// A step of a plan.
@@ -111,6 +113,13 @@ impl Step {
     pub(crate) fn copy(from: Place, to: Place) -> Step {
         let node = Node { op: "copy".into(), ..Node::default() };
         Step { work: Work::Copy, inputs: vec![Some(from)], outputs: vec![Some(to)], ..Step::of(&node) }
+    }
+    /// The steps that it does together, or itself.
+    pub(crate) fn calls(&self) -> &[Step] {
+        match &self.work {
+            Work::Launches(launches) if !launches.calls.is_empty() => &launches.calls,
+            _ => std::slice::from_ref(self),
+        }
     }
     /// Pairs (operand, result) where the result may overwrite the operand.
     pub(crate) fn pairs(&self) -> &[(usize, usize)] {

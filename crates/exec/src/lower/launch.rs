@@ -81,8 +81,8 @@ impl Lowering<'_> {
         let work = match kernel.device.work {
             kernels::Work::Map(expression) => expression.text(&site).map(Work::Map),
             _ => {
-                let (plan, kernel) = (Arc::new(plan), Some(kernel));
-                Some(Work::Launches(Launches { plan, pairs, kernel, product: None }))
+                let (plan, kernel, calls) = (Arc::new(plan), Some(kernel), Vec::new());
+                Some(Work::Launches(Launches { plan, pairs, kernel, product: None, calls }))
             }
         };
         let Some(work) = work else { return Ok(None) };
