@@ -202,6 +202,10 @@ impl Cuda {
                 return Ok(());
             };
             products = asked;
+            // Each tile takes more shared memory than the one before it.
+            if launches.launches.iter().any(|launch| launch.shared > self.gpu.target().shared) {
+                break;
+            }
             tiles.push(self.time(plan, step, &launches)?);
         }
         let mut library = None;
