@@ -277,7 +277,6 @@ impl Gpu {
             function.ok_or_else(|| Error::new(Code::DEVICE, format!("`{}` is not loaded", launch.kernel)))?;
         if launch.shared > SHARED {
             // Unlike what is done on the stream, this does not see to it by itself.
-            self.context.bind_to_thread().map_err(failed)?;
             let most = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             function.set_attribute(most, launch.shared as i32).map_err(|e| unlaunched(launch, e))?;
         }
