@@ -233,7 +233,7 @@ __device__ __forceinline__ void finish_tile(const Matrix<C>& tile, i64 first, in
 /// One tile of c, whose sum is not split, and its epilogue; the grid's third axis are the products of a batch, whose results
 /// lie one below the other.
 template <class T, class Op, class E> __device__ __forceinline__ void finished_product(const Op& op, const E& epilogue) {
-  using C = typename Op::Result;
+  using C = typename decltype(Op::c)::Element;
   const Corner corner = corner_of_block<T>();
   const int m = corner.m, n = corner.n;
   typename T::Sums sums;
@@ -241,9 +241,7 @@ template <class T, class Op, class E> __device__ __forceinline__ void finished_p
   const i64 first = static_cast<i64>(blockIdx.z) * op.c.rows;
   const auto finish = [&](int row, int col, float sum) { return op.finish(row, col, sum); };
   if constexpr (!E::IS_ANY) {
-    Matrix<C> c = op.c;
-    c.data += first * c.stride;
-    store_tile<T>(sums, c, m, n, finish);
+    store_tile<T>(sums, op.c.after(blockIdx.z), m, n, finish);
   } else {
     const int rows = op.c.rows - m < T::M ? op.c.rows - m : T::M, cols = op.c.cols - n < T::N ? op.c.cols - n : T::N;
     Matrix<C> tile(reinterpret_cast<C*>(shared_memory()), rows, cols);
