@@ -4,7 +4,7 @@ use super::{
     Argument::{self, Int, Long},
     Buffer, Launch, Module, Source, Traffic,
 };
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 pub(super) const SOURCES: &[Source] = &[Source {
     path: PATH,
@@ -26,8 +26,8 @@ pub(crate) struct Slabs {
 /// The most slabs of one sum.
 const MOST: usize = 32;
 
-/// Twice as many are made where they all take no more bytes than this: what fits into the L2 cache costs little.
-const CACHED: usize = 16 << 20;
+/// Twice as many are made where they all take so many bytes: fewer are made fast anyway, more do not stay in the L2 cache.
+const WORTHWHILE: RangeInclusive<usize> = 1 << 20..=16 << 20;
 
 impl Slabs {
     /// Cuts a sum of `steps` steps.
@@ -37,7 +37,7 @@ impl Slabs {
     /// Cuts a sum of which a slab makes so many floats, and is made by one block: the more of them, the more of the device
     /// is at work.
     pub(crate) fn cut_for(steps: usize, floats: usize) -> Slabs {
-        Slabs::cut_into(steps, if 4 * 2 * MOST * floats <= CACHED { 2 * MOST } else { MOST })
+        Slabs::cut_into(steps, if WORTHWHILE.contains(&(4 * 2 * MOST * floats)) { 2 * MOST } else { MOST })
     }
     fn cut_into(steps: usize, most: usize) -> Slabs {
         let steps_per_slab = steps.div_ceil(most).max(1);

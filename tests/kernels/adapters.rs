@@ -21,7 +21,7 @@ pub(crate) fn adapters() -> impl Iterator<Item = &'static Kernel> {
 }
 
 /// Tokens, or inputs, for which a slab has several tiles.
-const LONG: usize = 4161;
+const LONG: usize = 2113;
 
 /// How often what a result is made of is rounded to the element, at most.
 const ROUNDINGS: f64 = 8.0;
