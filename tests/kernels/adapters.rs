@@ -199,7 +199,7 @@ const FAULTS: &[Fault] = &[
     fault(
         "probabilities read before they are there",
         "graft.Hydra",
-        [HYDRA, "+ rank, heads);\n  sync_block();", "+ rank, heads);"],
+        [HYDRA, "+ rank, heads);\n    sync_block();", "+ rank, heads);"],
         RACE,
     ),
     fault(
