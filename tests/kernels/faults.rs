@@ -30,7 +30,7 @@ const TEAM: &str = "cuda/team.cuh";
 const ATTENTION: &str = "attention/attention.cu";
 const LAYER_NORM: &str = "layer_norm/layer_norm.cu";
 const WRITE: &str = "parts[threadIdx.x / 32] = part;\n    sync_block();";
-const TILES: &str = "    sync_block();  // No thread reads panels of others any more.";
+const TILES: &str = "      sync_block();  // No thread reads the last tile any more.";
 
 const FAULTS: &[Fault] = &[
     fault(
