@@ -312,10 +312,10 @@ fn epilogues_have_the_bits_of_kernels_of_their_own() {
     let mut machines = machines.with_interpreter(folder);
     let [small, large] = [0, 1].map(|i| Target { tile: Some(TILES[i]), ..Target::default() });
     let kinds = [
-        (DType::Bfloat16, small, 4),
-        (DType::Bfloat16, large, 9),
-        (DType::Float16, small, 12),
-        (DType::Float, small, 6),
+        (DType::Bfloat16, small, 6),
+        (DType::Bfloat16, large, 13),
+        (DType::Float16, small, 17),
+        (DType::Float, small, 9),
     ];
     for (element, target, n) in kinds {
         for (i, case) in some(n, cases(element, 1, 200, target)).enumerate() {
@@ -331,7 +331,7 @@ fn sanitizers_find_nothing_in_epilogues() {
     for (sanitizer, largest) in [(Sanitizer::Address, 136), (Sanitizer::Thread, 72)] {
         let Some(mut machines) = Machines::find(folder, sanitizer) else { return };
         for element in [DType::Bfloat16, DType::Float] {
-            for case in some(9, cases(element, 2, largest, Target::default())) {
+            for case in some(19, cases(element, 2, largest, Target::default())) {
                 case.check(&mut machines, None).unwrap_or_else(|e| panic!("{e}"));
             }
         }
