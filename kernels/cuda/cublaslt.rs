@@ -4,7 +4,7 @@
 //! Which of its algorithms a product takes is asked once for each kind and kept. None splits the sum among blocks that add
 //! to memory in any order: what is split is joined by the library in f32, in a workspace that is allocated once, so that
 //! results have the same bits each time and a recorded step allocates nothing.
-use super::{Element, LibraryProduct, Matrix};
+use super::{Element, LibraryProduct, Matrix, vendor};
 use cudarc::{
     cublaslt::{
         result::{self, CublasError},
@@ -45,19 +45,14 @@ pub fn find() -> Result<()> {
     let folder = |name| std::env::var_os(name).map(PathBuf::from);
     let named = folder(FOLDER);
     let places = named.clone().or_else(|| folder("GRAFT_NVRTC"));
-    let load = |place: PathBuf| {
-        // SAFETY: initialisers of NVIDIA's library have no requirements.
-        NAMES.iter().find_map(|name| unsafe { Library::new(place.join(name)) }.ok())
-    };
-    let kept = LOADED.get_or_init(|| places.and_then(load));
-    // SAFETY: as above.
+    let kept = LOADED.get_or_init(|| vendor::load(&places?, &NAMES));
+    // SAFETY: only looks for the library; initialisers of NVIDIA's have no requirements.
     let is_found = (named.is_none() || kept.is_some()) && unsafe { sys::is_culib_present() };
     if is_found {
         return Ok(());
     }
-    let place = named.map_or("on this system".into(), |folder| format!("in `{}`", folder.display()));
-    Err(Error::new(Code::DEVICE, format!("no cuBLASLt (libcublasLt) was found {place}"))
-        .help(format!("name the folder of its library in {FOLDER}")))
+    let help = format!("name the folder of its library in {FOLDER}");
+    Err(vendor::missing("cuBLASLt (libcublasLt)", named.as_deref(), &help))
 }
 
 /// The version of cuBLASLt that was found, as text: `13.1.0`.

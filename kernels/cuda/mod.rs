@@ -16,6 +16,7 @@ mod source;
 mod split;
 mod stack;
 mod tile;
+mod vendor;
 
 pub use cache::Cache;
 pub use frame::Frame;

@@ -1,6 +1,6 @@
 //! NVRTC, NVIDIA's compiler as a library: from a source to PTX and machine code, with no GPU and no driver. It is found at
 //! run time; a machine without it gets an error.
-use super::Module;
+use super::{Module, vendor};
 use cudarc::nvrtc::{result, sys};
 use graft_ir::{Code, Error, Result};
 use libloading::Library;
@@ -31,17 +31,14 @@ const NAMES: [&str; 4] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so", "nv
 pub fn find(folder: Option<&Path>) -> Result<()> {
     /// Keeps the library that was loaded by its path; whoever asks for it by its name is given the same.
     static LOADED: OnceLock<Option<Library>> = OnceLock::new();
-    // SAFETY: initialisers of NVRTC's library have no requirements.
-    let load = |folder: &Path| NAMES.iter().find_map(|name| unsafe { Library::new(folder.join(name)) }.ok());
-    let kept = LOADED.get_or_init(|| folder.and_then(load));
-    // SAFETY: as above.
+    let kept = LOADED.get_or_init(|| folder.and_then(|folder| vendor::load(folder, &NAMES)));
+    // SAFETY: only looks for the library; initialisers of NVIDIA's have no requirements.
     let is_found = (folder.is_none() || kept.is_some()) && unsafe { sys::is_culib_present() };
     if is_found {
         return Ok(());
     }
-    let place = folder.map_or("on this system".into(), |f| format!("in `{}`", f.display()));
-    Err(Error::new(Code::DEVICE, format!("no NVRTC (libnvrtc) was found {place}"))
-        .help("install the CUDA runtime compiler, or name the folder of its library in GRAFT_NVRTC"))
+    let help = "install the CUDA runtime compiler, or name the folder of its library in GRAFT_NVRTC";
+    Err(vendor::missing("NVRTC (libnvrtc)", folder, help))
 }
 
 /// The version of NVRTC, major and minor.

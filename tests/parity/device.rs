@@ -16,20 +16,10 @@ use std::{
 const SHORT_TOLERANCE: f64 = 2e-2;
 
 /// Whether this process finds a device. If it does not, `test` was run in one that finds the emulated one, or skipped.
-#[expect(clippy::print_stderr, reason = "a skipped check says so")]
 fn finds_device(test: &str) -> bool {
     let Err(error) = Device::Cuda.describe() else { return true };
-    assert!(std::env::var_os("GRAFT_FAKE_CUDA").is_none(), "the emulated device is not found: {error}");
-    if std::env::var_os("GRAFT_NVRTC").is_none() {
-        eprintln!(
-            "SKIPPED: {test}: GRAFT_NVRTC names no compiler for an emulated device, and {}",
-            error.message
-        );
-        return false;
-    }
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake-cuda");
-    let status = graft_fake_cuda::rerun(&folder, &format!("device::{test}")).expect("the test runs again");
-    assert!(status.success(), "{test} fails on the emulated device");
+    graft_fake_cuda::stand_in(&folder, &format!("device::{test}"), &error.message);
     false
 }
 
