@@ -2,8 +2,8 @@
 
     gpu.py GRAFT FOLDER [--device cpu] [--layers 2] [--hidden 2048] [--batch 8] [--length 512] [--rounds 3]
 
-Random weights, LoRA on all linears, two classes, cross-entropy, AdamW and clipping, in bfloat16. graft first takes its own
-kernels (the large products by tiles that its model chooses), then what `graft bench --tune` measured to be the fastest;
+Random weights, LoRA on all linears, two classes, cross-entropy, AdamW and clipping, in bfloat16. graft first does large
+products as the committed table or its model of the card says, then as `graft bench --tune` measured to be the fastest;
 PyTorch's steps, eager, take turns with those. What is printed are medians. No part of CI: it needs a GPU, and torch,
 transformers, PEFT and onnx there. `GRAFT_NVRTC` and `GRAFT_CUBLASLT` name the folders of NVIDIA's libraries.
 """
